@@ -1,0 +1,17 @@
+"""Data sets: uint8 images and int32 labels, found or fetched, checked, decoded once, then mapped into memory.
+
+`load_dataset` is the way in. Importing this package imports neither tensorflow_datasets, scikit-learn nor
+Pillow; each is imported by the first call that needs it.
+"""
+
+from cnnlab.data.catalog import DatasetRecord as DatasetRecord
+from cnnlab.data.catalog import list_datasets as list_datasets
+from cnnlab.data.dataset import Dataset as Dataset
+from cnnlab.data.dataset import Split as Split
+from cnnlab.data.dataset import dataset_from_arrays as dataset_from_arrays
+from cnnlab.data.dataset import fingerprint_of as fingerprint_of
+from cnnlab.data.errors import DatasetError as DatasetError
+from cnnlab.data.errors import DatasetNotFound as DatasetNotFound
+from cnnlab.data.errors import ImageError as ImageError
+from cnnlab.data.images import read_image as read_image
+from cnnlab.data.load import load_dataset as load_dataset

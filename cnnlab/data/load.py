@@ -1,0 +1,105 @@
+"""One name, one data set: the function that everything else in cnnlab loads data with."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import parse_qsl
+
+from cnnlab.data.dataset import Dataset
+from cnnlab.data.errors import DatasetError
+from cnnlab.data.image_arrays import parse_size
+
+KNOWN = ("cifar10", "digits", "folder:PATH")
+
+_TFDS_NAME = re.compile(r"([a-z][a-z0-9_]*)(?:/([A-Za-z0-9][\w.+-]*))?(?::(\d+\.\d+\.\d+))?")
+
+
+def load_dataset(
+    name: str = "digits", data_dir: str | Path | None = None, *, download: bool = True, progress: bool = True
+) -> Dataset:
+    """Load a data set by name.
+
+    The first use of a set may take a minute: it is found or fetched, checked, decoded, and kept as plain
+    arrays in the cache (`$CNNLAB_CACHE`, by default `~/.cache/cnnlab`). Every later use maps those arrays
+    into memory.
+
+    Args:
+        name: one of
+
+            - `"digits"`: 1,797 images of 8x8 pixels that come with scikit-learn;
+            - `"cifar10"`: 60,000 images of 32x32 pixels, see below;
+            - `"folder:PATH"`: images in one sub-folder per class, see `cnnlab.data.folder`;
+            - `"mnist"`, `"emnist/letters"`, `"cifar100:3.0.2"` ...: any image-classification set of
+            TensorFlow Datasets,
+              `name[/config][:version]`; TensorFlow is not needed.
+
+            Folders and TFDS sets take options: `?size=64` or `?size=64x48` (height x width) scales every
+            image to cover that size and cuts out its middle; folders also take `?channels=1`, as in
+            `"folder:PATH?size=64&channels=1"`.
+        data_dir: a place for this call alone. For `"cifar10"`: the folder with the official binary files, its
+            parent, a folder with the archive, the archive, or a TFDS data folder; CIFAR-10 is downloaded to
+            there if it is not there. For a TFDS set: TFDS's data folder. For `"folder:PATH"`: what a relative
+            PATH starts from. For `"digits"`: not needed.
+        download: whether the network may be used.
+        progress: show progress bars on standard error.
+
+    Returns:
+        The data set; its images may be read-only memory maps.
+
+    Raises:
+        DatasetNotFound: not on this machine, and it may not or cannot be downloaded.
+        DatasetError: unknown name or option, or data that is damaged or does not fit.
+
+    Example:
+        >>> data = load_dataset("digits")
+        >>> len(data.train), len(data.test), data.image_shape
+        (1297, 500, (8, 8, 1))
+    """
+    place = None if data_dir is None else Path(data_dir).expanduser()
+    base, _, query = name.partition("?")
+    options = _parse_options(query, name)
+    if base.startswith("folder:"):
+        from cnnlab.data.folder import load_folder
+
+        path = (place or Path()) / Path(base.removeprefix("folder:")).expanduser()
+        return load_folder(path, name, options.size, options.channels or 3, progress=progress)
+    if options.channels is not None or (options.size is not None and base in KNOWN):
+        raise DatasetError(f"Expected options that {base} takes, got ?{query}; do use them with folder:PATH.")
+    if base == "digits":
+        from cnnlab.data.digits import load_digits
+
+        return load_digits()
+    if base == "cifar10":
+        from cnnlab.data.cifar10 import load_cifar10
+
+        return load_cifar10(place, download_allowed=download, progress=progress)
+
+    from cnnlab.data.tfds_sets import TfdsName, load_tfds
+
+    match = _TFDS_NAME.fullmatch(base)
+    if match is None:
+        raise DatasetError(
+            f"Expected the name of a data set, got '{base}'; do choose {', '.join(KNOWN)}, or a TFDS name "
+            "(name[/config][:version])."
+        )
+    which = TfdsName(*match.groups())
+    return load_tfds(which, place, options.size, known=KNOWN, download=download, progress=progress)
+
+
+@dataclass(frozen=True)
+class _Options:
+    size: tuple[int, int] | None = None
+    channels: int | None = None
+
+
+def _parse_options(query: str, name: str) -> _Options:
+    """What stands behind the `?` of a name."""
+    given = parse_qsl(query, keep_blank_values=True)
+    values = dict(given)
+    if len(values) != len(given) or not set(values) <= {"size", "channels"}:
+        raise DatasetError(f"Expected ?size= and ?channels=, each once, got '{name}'; do write {KNOWN[-1]}?size=64.")
+    channels = values.get("channels")
+    if channels not in (None, "1", "3", "4"):
+        raise DatasetError(f"Expected channels=1, 3 or 4, got channels={channels}; do choose one of these.")
+    size = parse_size(values["size"]) if "size" in values else None
+    return _Options(size, None if channels is None else int(channels))

@@ -1,0 +1,42 @@
+"""One progress bar for everything that takes longer than a moment."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+
+
+@contextmanager
+def progress_bar(
+    description: str, total: int, *, enabled: bool = True, unit: str = "images"
+) -> Iterator[Callable[[int], None]]:
+    """Show a bar on standard error while the block runs.
+
+    Args:
+        description: what is going on, in a few words.
+        total: how many units make it complete.
+        enabled: False shows nothing; nothing is shown without `rich` either.
+        unit: `"images"`, or `"bytes"` for a download (sizes and speed are then shown).
+
+    Yields:
+        `advance(n)`: call it when `n` more units are done.
+    """
+    if not enabled or find_spec("rich") is None:
+        yield lambda n: None
+        return
+
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    done = [DownloadColumn(), TransferSpeedColumn()] if unit == "bytes" else [MofNCompleteColumn()]
+    columns = [TextColumn("{task.description}"), BarColumn(), *done, TimeRemainingColumn()]
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task(description, total=total)
+        yield lambda n: bars.advance(task, n)
