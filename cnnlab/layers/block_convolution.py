@@ -1,0 +1,143 @@
+"""Convolution with few channels, and max pooling after it, as one matrix product over blocks of pixels.
+
+A block of `p x q` output pixels depends on `(p + kh - 1) x (q + kw - 1)` input pixels through one banded
+matrix that holds the kernel `p * q` times, shifted. Cutting the image into such blocks turns the
+convolution, and both of its gradients, into dense matrix products: more multiplications than needed
+(the band is padded with zeros), but at the full rate of the processor. The arrays keep the batch
+in the last dimension meanwhile, so that every copy around the products moves whole vectors. Max pooling
+is a maximum over rows of the product, whose order is free to choose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+Pads = Sequence[tuple[int, int]]
+
+# Beyond this many products (kernel area x input channels) XLA's own convolution on CPU wins.
+_MOST_PRODUCTS_PER_OUTPUT = 160
+# Cost of copying one number into a block, in multiply-adds of a matrix product (measured, AVX-512).
+_COPY_COST = 64
+
+
+def choose_block(
+    input_shape: Sequence[int], kernel_shape: Sequence[int], padding: Pads, pool: tuple[int, int] = (1, 1)
+) -> tuple[int, int] | None:
+    """Return the block `(p, q)` of output pixels that costs least, or None where blocks do not pay.
+
+    Args:
+        input_shape: `[batch, height, width, in_channels]`.
+        kernel_shape: `[kernel_height, kernel_width, in_channels, out_channels]`.
+        padding: `(before, after)` for height and width.
+        pool: pooling window; a block is made of whole windows.
+    """
+    kh, kw, ci, co = kernel_shape
+    height, width = _output_size(input_shape, kernel_shape, padding)
+    if kh * kw == 1 or kh * kw * ci > _MOST_PRODUCTS_PER_OUTPUT or height < pool[0] or width < pool[1]:
+        return None
+
+    def cost(block: tuple[int, int]) -> float:
+        p, q = block
+        blocks = -(-height // p) * -(-width // q)
+        taps = (p + kh - 1) * (q + kw - 1) * ci
+        return blocks * taps * (max(p * q * co, 16) + _COPY_COST)
+
+    sides = (1, 2, 3, 4, 6, 7, 8)
+    sizes = [(p, q) for p in sides for q in sides if p <= height and q <= width]
+    sizes = [(p, q) for p, q in sizes if p % pool[0] == 0 and q % pool[1] == 0]
+    return min(sizes, key=cost, default=None)
+
+
+def conv_by_blocks(
+    inputs: jax.Array,
+    kernel: jax.Array,
+    *,
+    padding: Pads,
+    block: tuple[int, int],
+    pool: tuple[int, int] = (1, 1),
+) -> jax.Array:
+    """Convolve with stride 1, then take the maximum over windows that do not overlap.
+
+    Args:
+        inputs: `[batch, height, width, in_channels]`.
+        kernel: `[kernel_height, kernel_width, in_channels, out_channels]`.
+        padding: `(before, after)` for height and width; negative values crop.
+        block: `(p, q)`, output pixels per block, multiples of `pool`; they need not divide the output.
+        pool: pooling window; `(1, 1)` for none. Rows and columns that fill no window are left out.
+
+    Returns:
+        `[batch, out_height // pool[0], out_width // pool[1], out_channels]`.
+    """
+    (p, q), (kh, kw, _, co) = block, kernel.shape
+    height, width = (n // k for n, k in zip(_output_size(inputs.shape, kernel.shape, padding), pool, strict=True))
+    py, px = p // pool[0], q // pool[1]  # pooled pixels per block
+    ny, nx = -(-height // py), -(-width // px)
+
+    # The input of whole blocks: pad (or crop) so that the last one ends where the image ends.
+    (top, _), (left, _) = padding
+    bottom = (ny - 1) * p + p + kh - 1 - inputs.shape[1] - top
+    right = (nx - 1) * q + q + kw - 1 - inputs.shape[2] - left
+    x = inputs.transpose(1, 2, 3, 0)  # [h, w, ci, b]
+    if any((top, bottom, left, right)):
+        zero = jnp.zeros((), x.dtype)
+        x = jax.lax.pad(x, zero, [(top, bottom, 0), (left, right, 0), (0, 0, 0), (0, 0, 0)])
+    batch = x.shape[-1]
+    x = jnp.stack(  # [P, Q, ci, ny, nx, b] with P = p + kh - 1, Q = q + kw - 1
+        [
+            jnp.stack([x[i * p : i * p + p + kh - 1, j * q : j * q + q + kw - 1] for j in range(nx)], axis=3)
+            for i in range(ny)
+        ],
+        axis=3,
+    )
+    x = x.reshape(-1, ny * nx * batch)
+
+    band = _banded(_banded(kernel, 0, p), 1, q)  # [P, Q, ci, co, p, q]
+    band = band.reshape(*band.shape[:4], py, pool[0], px, pool[1])
+    band = band.transpose(0, 1, 2, 5, 7, 4, 6, 3)  # [P, Q, ci, pool, pool, py, px, co]
+    band = band.reshape(-1, p * q * co)
+
+    y = jax.lax.dot_general(band, x, (((0,), (0,)), ((), ())))  # [p*q*co, blocks]
+    y = first_maximum(y.reshape(pool[0] * pool[1], py, px, co, ny, nx, batch))
+    y = y.transpose(3, 0, 4, 1, 2, 5)  # [ny, py, nx, px, co, b]
+    y = y.reshape(ny * py, nx * px, co, batch)[:height, :width]
+    return y.transpose(3, 0, 1, 2)  # [b, h, w, co]
+
+
+def _output_size(input_shape: Sequence[int], kernel_shape: Sequence[int], padding: Pads) -> tuple[int, int]:
+    height, width = (
+        size + sum(pad) - k + 1 for size, pad, k in zip(input_shape[1:3], padding, kernel_shape[:2], strict=True)
+    )
+    return height, width
+
+
+def _banded(kernel: jax.Array, axis: int, block: int) -> jax.Array:
+    """Shift `kernel` along `axis` by 0 .. block - 1 within size + block - 1; shifts in a new last axis."""
+
+    def shifted(i: int) -> jax.Array:
+        pads = [(0, 0)] * kernel.ndim
+        pads[axis] = (i, block - 1 - i)
+        return jnp.pad(kernel, pads)
+
+    return jnp.stack([shifted(i) for i in range(block)], axis=-1)
+
+
+@jax.custom_jvp
+def first_maximum(x: jax.Array) -> jax.Array:
+    """Return the maximum over the first axis; its gradient goes to the first of equal maxima."""
+    return x.max(axis=0)
+
+
+@first_maximum.defjvp
+def _first_maximum_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    (x,), (dx,) = primals, tangents
+    largest, count = x.max(axis=0), x.shape[0]
+    index_type = jnp.uint8 if count <= 256 else jnp.int32
+    first = jnp.full(largest.shape, count - 1, index_type)
+    for i in reversed(range(count - 1)):
+        first = jnp.where(x[i] == largest, jnp.asarray(i, index_type), first)
+    index = jnp.arange(count, dtype=index_type).reshape(-1, *[1] * largest.ndim)
+    chosen = first[None] == index
+    return largest, jnp.where(chosen, dx, jnp.zeros((), dx.dtype)).sum(axis=0, dtype=dx.dtype)

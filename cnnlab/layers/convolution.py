@@ -1,0 +1,165 @@
+"""Convolution whose lowering is chosen by platform and shape, never by a flag of the user."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+from flax import nnx
+from jax import lax
+
+from .block_convolution import choose_block, conv_by_blocks
+from .pooling import max_pool
+
+_NHWC = lax.ConvDimensionNumbers(lhs_spec=(0, 3, 1, 2), rhs_spec=(3, 2, 0, 1), out_spec=(0, 3, 1, 2))
+
+
+def conv_general_dilated(
+    inputs: jax.Array,
+    kernel: jax.Array,
+    strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = None,
+    feature_group_count: int = 1,
+    **options: Any,
+) -> jax.Array:
+    """Convolve as `jax.lax.conv_general_dilated` does, on CPU with a faster lowering where there is one.
+
+    On CPU a dense, undilated convolution of stride 1 with few channels becomes one matrix product over
+    blocks of output pixels (`cnnlab.layers.block_convolution`): XLA's own kernel reaches a small part of
+    the matrix-product rate there, and its weight gradient falls to naive code inside loops. Everything
+    else, and every other platform, is `jax.lax.conv_general_dilated` itself. The choice is made when the
+    program is lowered, so one traced function serves all platforms.
+
+    Args:
+        inputs: `[batch, height, width, in_channels]`.
+        kernel: `[kernel_height, kernel_width, in_channels / groups, out_channels]`.
+        strides: one per spatial dimension.
+        padding: "SAME", "VALID" or `(before, after)` per spatial dimension.
+        lhs_dilation: input dilation per spatial dimension; None means 1.
+        rhs_dilation: kernel dilation per spatial dimension; None means 1.
+        dimension_numbers: as `jax.lax.conv_general_dilated` takes them.
+        feature_group_count: number of groups.
+        **options: passed on (`precision`, `preferred_element_type`, `out_sharding`, ...).
+
+    Returns:
+        `[batch, out_height, out_width, out_channels]`.
+    """
+    reference = partial(
+        lax.conv_general_dilated,
+        window_strides=strides,
+        padding=padding,
+        lhs_dilation=lhs_dilation,
+        rhs_dilation=rhs_dilation,
+        dimension_numbers=dimension_numbers,
+        feature_group_count=feature_group_count,
+        **options,
+    )
+    plain = inputs.ndim == 4 and feature_group_count == 1 and not any(options.values())
+    plain = plain and _all_ones(strides) and _all_ones(lhs_dilation) and _all_ones(rhs_dilation)
+    if not plain or lax.conv_dimension_numbers(inputs.shape, kernel.shape, dimension_numbers) != _NHWC:
+        return reference(inputs, kernel)
+    pads = _pads(inputs, kernel, padding)
+    block = choose_block(inputs.shape, kernel.shape, pads)
+    if block is None:
+        return reference(inputs, kernel)
+    return lax.platform_dependent(
+        inputs, kernel, cpu=partial(conv_by_blocks, padding=pads, block=block), default=reference
+    )
+
+
+def conv_max_pool(
+    inputs: jax.Array,
+    kernel: jax.Array,
+    window: int | tuple[int, int],
+    *,
+    padding: str | Sequence[tuple[int, int]] = "VALID",
+) -> jax.Array:
+    """Convolve with stride 1, then `max_pool` with windows that do not overlap.
+
+    The value is that of the two functions one after the other. On CPU and with few channels they are one
+    matrix product over blocks, in which pooling costs next to nothing.
+
+    Args:
+        inputs: `[batch, height, width, in_channels]`.
+        kernel: `[kernel_height, kernel_width, in_channels, out_channels]`.
+        window: side of a square pooling window, or `(height, width)`.
+        padding: of the convolution: "SAME", "VALID" or `(before, after)` per spatial dimension.
+
+    Returns:
+        `[batch, out_height, out_width, out_channels]`.
+    """
+    pool = (window, window) if isinstance(window, int) else window
+    pads = _pads(inputs, kernel, padding)
+
+    def reference(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
+        y = conv_general_dilated(inputs, kernel, (1, 1), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return max_pool(y, pool)
+
+    block = choose_block(inputs.shape, kernel.shape, pads, pool)
+    if block is None:
+        return reference(inputs, kernel)
+    by_blocks = partial(conv_by_blocks, padding=pads, block=block, pool=pool)
+    return lax.platform_dependent(inputs, kernel, cpu=by_blocks, default=reference)
+
+
+def _pads(inputs: jax.Array, kernel: jax.Array, padding: str | Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
+    if isinstance(padding, str):
+        return lax.padtype_to_pads(inputs.shape[1:3], kernel.shape[:2], (1, 1), padding)
+    return padding
+
+
+def _all_ones(values: Sequence[int] | None) -> bool:
+    return values is None or all(value == 1 for value in values)
+
+
+class Conv(nnx.Conv):
+    """A 2-D convolution layer: `[batch, h, w, in_features]` to `[batch, h', w', out_features]`.
+
+    It is `flax.nnx.Conv`, parameter for parameter, with square kernels given as one number and
+    `conv_general_dilated` of this module underneath.
+
+    Args:
+        in_features: input channels.
+        out_features: output channels (filters).
+        kernel_size: side of a square kernel, or `(height, width)`.
+        strides: step of the window.
+        **options: of `flax.nnx.Conv`: `padding`, `feature_group_count`, `kernel_dilation`, `use_bias`,
+            `kernel_init`, `bias_init`, `dtype`, `param_dtype`, ...
+        rngs: source of the initial weights.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        kernel_size: int | Sequence[int],
+        strides: int | Sequence[int] = 1,
+        *,
+        rngs: nnx.Rngs,
+        **options: Any,
+    ):
+        if isinstance(kernel_size, int):
+            kernel_size = (kernel_size, kernel_size)
+        options.setdefault("conv_general_dilated", conv_general_dilated)
+        super().__init__(in_features, out_features, kernel_size, strides, rngs=rngs, **options)
+
+    def max_pooled(self, inputs: jax.Array, window: int | tuple[int, int]) -> jax.Array:
+        """Return `max_pool(self(inputs), window)`; bias and maximum commute, so the bias comes last.
+
+        Args:
+            inputs: `[batch, height, width, in_features]`.
+            window: side of a square pooling window, or `(height, width)`; windows do not overlap.
+        """
+        simple = isinstance(self.padding, str) and self.padding in ("SAME", "VALID") and self.mask is None
+        ones = (self.strides, self.kernel_dilation, self.input_dilation, self.feature_group_count)
+        if not simple or any(value not in (1, (1, 1), None) for value in ones) or self.precision is not None:
+            return max_pool(self(inputs), window)
+        bias = None if self.bias is None else self.bias[...]
+        inputs, kernel, bias = self.promote_dtype((inputs, self.kernel[...], bias), dtype=self.dtype)
+        y = conv_max_pool(inputs, kernel, window, padding=str(self.padding))
+        return y if bias is None else y + bias.reshape(1, 1, 1, -1)

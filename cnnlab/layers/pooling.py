@@ -1,0 +1,58 @@
+"""Max, min and average pooling over `[batch, height, width, channels]`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+from flax import nnx
+from jax import lax
+
+from .block_convolution import first_maximum
+
+Window = int | tuple[int, int]
+Padding = str | Sequence[tuple[int, int]]
+
+
+def max_pool(images: jax.Array, window: Window, strides: Window | None = None, padding: Padding = "VALID"):
+    """Take the maximum of each window; the gradient goes to the first maximum in row-major order.
+
+    Args:
+        images: `[batch, height, width, channels]`.
+        window: side of a square window, or `(height, width)`.
+        strides: step of the window; by default the window itself (no overlap).
+        padding: "VALID", "SAME" or `(before, after)` per spatial dimension, filled with minus infinity.
+
+    Returns:
+        `[batch, out_height, out_width, channels]`.
+    """
+    window, strides = _pair(window), _pair(window if strides is None else strides)
+    reference = partial(nnx.max_pool, window_shape=window, strides=strides, padding=padding)
+    if window != strides or padding != "VALID" or images.ndim != 4:
+        return reference(images)
+    return lax.platform_dependent(images, cpu=partial(_max_pool_disjoint, window=window), default=reference)
+
+
+def min_pool(images: jax.Array, window: Window, strides: Window | None = None, padding: Padding = "VALID"):
+    """Take the minimum of each window: `-max_pool(-images)`. Arguments and result as `max_pool`."""
+    return -max_pool(-images, window, strides, padding)
+
+
+def avg_pool(images: jax.Array, window: Window, strides: Window | None = None, padding: Padding = "VALID"):
+    """Take the mean of each window (padded zeros count). Arguments and result as `max_pool`."""
+    window, strides = _pair(window), _pair(window if strides is None else strides)
+    return nnx.avg_pool(images, window_shape=window, strides=strides, padding=padding)
+
+
+def _pair(value: Window) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+def _max_pool_disjoint(images: jax.Array, *, window: tuple[int, int]) -> jax.Array:
+    """Max pooling of windows that do not overlap, batch last, without select-and-scatter."""
+    _, height, width, channels = images.shape
+    (p, q), rows, columns = window, height // window[0], width // window[1]
+    x = images.transpose(1, 2, 3, 0)[: rows * p, : columns * q]  # [h, w, c, b]
+    x = x.reshape(rows, p, columns, q, channels, -1).transpose(1, 3, 0, 2, 4, 5)  # [p, q, h', w', c, b]
+    return first_maximum(x.reshape(p * q, *x.shape[2:])).transpose(3, 0, 1, 2)  # [b, h', w', c]
