@@ -1,0 +1,142 @@
+"""The registry: names to functions that build networks."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import fnmatch
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any
+
+from flax import nnx
+
+Builder = Callable[..., nnx.Module]
+ENTRY_POINT_GROUP = "cnnlab.models"
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What the registry knows of an architecture."""
+
+    name: str
+    build: Builder
+    family: str
+    summary: str
+    input_size: int
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of the builder with their defaults, without `rngs`."""
+        parameters = inspect.signature(self.build).parameters.values()
+        return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+
+
+class ModelRegistry:
+    """A dictionary of `ModelInfo` that refuses duplicates and knows near misses."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, ModelInfo] = {}
+        self._plugins_loaded = False
+
+    def add(self, info: ModelInfo) -> None:
+        """Add a model; ValueError when the name is taken."""
+        if info.name in self._models:
+            raise ValueError(
+                f"Expected a new model name, got {info.name!r}, which is registered already "
+                f"({self._models[info.name].build.__module__}); do choose another name."
+            )
+        self._models[info.name] = info
+
+    def get(self, name: str) -> ModelInfo:
+        """Return the model called `name`; ValueError with the nearest names when there is none."""
+        self._load_plugins()
+        if name not in self._models:
+            near = difflib.get_close_matches(name, self._models, n=3, cutoff=0.5)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"one of {', '.join(sorted(self._models))}."
+            raise ValueError(f"Expected the name of a registered model, got {name!r}; {hint}")
+        return self._models[name]
+
+    def names(self, pattern: str = "*") -> list[str]:
+        """Return the sorted names that match a shell pattern such as "res*"."""
+        self._load_plugins()
+        return sorted(fnmatch.filter(self._models, pattern))
+
+    @contextlib.contextmanager
+    def temporarily(self) -> Iterator[None]:
+        """Forget, on leaving, what was registered inside (for tests)."""
+        before = dict(self._models)
+        try:
+            yield
+        finally:
+            self._models = before
+
+    def _load_plugins(self) -> None:
+        """Import the models that installed packages offer; importing one registers it."""
+        if not self._plugins_loaded:
+            self._plugins_loaded = True
+            for entry_point in entry_points(group=ENTRY_POINT_GROUP):
+                entry_point.load()
+
+
+REGISTRY = ModelRegistry()
+
+
+def register_model(
+    build: Builder | None = None, *, name: str | None = None, family: str | None = None, input_size: int = 32
+):
+    """Register a function `build(num_classes=10, *, rngs, **options) -> nnx.Module`; use as a decorator.
+
+    Args:
+        build: the builder; its name is the model's name, its docstring's first line the summary.
+        name: another name.
+        family: by default the name of the module that defines the builder.
+        input_size: height and width in pixels of the images it is meant for.
+
+    Raises:
+        ValueError: the name is taken.
+
+    Example:
+        >>> import cnnlab
+        >>> @cnnlab.register_model
+        ... def mynet(num_classes=10, *, rngs):
+        ...     return cnnlab.create_model("lenet", num_classes=num_classes, hidden=(32,), rngs=rngs)
+    """
+
+    def register(build: Builder) -> Builder:
+        summary = (inspect.getdoc(build) or "").partition("\n")[0]
+        model_family = family or build.__module__.rpartition(".")[2]
+        REGISTRY.add(ModelInfo(name or build.__name__, build, model_family, summary, input_size))
+        return build
+
+    return register if build is None else register(build)
+
+
+def create_model(name: str, *, rngs: nnx.Rngs | None = None, **options: Any) -> nnx.Module:
+    """Build the architecture called `name`.
+
+    Args:
+        name: a name of `list_models()`.
+        rngs: source of the initial weights; `nnx.Rngs(0)` when left out.
+        **options: the builder's own, e.g. `num_classes=10`.
+
+    Raises:
+        ValueError: unknown name, or an option that the model does not have.
+    """
+    info = REGISTRY.get(name)
+    unknown = set(options) - set(info.options)
+    if unknown:
+        raise ValueError(f"Expected options of {name} ({', '.join(info.options)}), got {', '.join(sorted(unknown))}.")
+    return info.build(rngs=nnx.Rngs(0) if rngs is None else rngs, **options)
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Return the names of the registered models that match a shell pattern, sorted."""
+    return REGISTRY.names(pattern)
+
+
+def model_info(name: str) -> ModelInfo:
+    """Return what the registry knows of a model; ValueError for an unknown name."""
+    return REGISTRY.get(name)
