@@ -1,0 +1,57 @@
+"""What a run tells to whoever listens: five hooks, all optional."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+
+class Callback:
+    """Override the hooks that matter; every argument is a plain value, nothing waits for the device."""
+
+    def on_start(self, info: dict[str, Any]) -> None:
+        """A run begins or goes on: `recipe`, `seed`, `parameters`, `train_images`, `epochs`, `epoch`, ..."""
+
+    def on_compile(self, seconds: float | None) -> None:
+        """Compilation begins (`seconds` is None) or has ended after so many seconds."""
+
+    def on_steps(self, epoch: int, done: int, total: int) -> None:
+        """So many of the epoch's steps are done; called about once a second."""
+
+    def on_epoch(self, record: dict[str, Any]) -> None:
+        """An epoch has ended; `record` is its line of `metrics.jsonl`."""
+
+    def on_stop(self, reason: str) -> None:
+        """The run has ended or was interrupted; `reason` is one sentence."""
+
+
+class Callbacks(Callback):
+    """Several callbacks as one, called in order."""
+
+    def __init__(self, callbacks: Iterable[Callback] = ()):
+        self._all = tuple(callbacks)
+
+    def on_start(self, info: dict[str, Any]) -> None:
+        """Tell all."""
+        for callback in self._all:
+            callback.on_start(info)
+
+    def on_compile(self, seconds: float | None) -> None:
+        """Tell all."""
+        for callback in self._all:
+            callback.on_compile(seconds)
+
+    def on_steps(self, epoch: int, done: int, total: int) -> None:
+        """Tell all."""
+        for callback in self._all:
+            callback.on_steps(epoch, done, total)
+
+    def on_epoch(self, record: dict[str, Any]) -> None:
+        """Tell all."""
+        for callback in self._all:
+            callback.on_epoch(record)
+
+    def on_stop(self, reason: str) -> None:
+        """Tell all."""
+        for callback in self._all:
+            callback.on_stop(reason)

@@ -1,0 +1,46 @@
+"""From a recipe to the optax optimiser."""
+
+from __future__ import annotations
+
+import jax
+import optax
+
+from .recipe import Recipe
+
+
+def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> optax.GradientTransformation:
+    """Build stochastic gradient descent with momentum as the recipe asks.
+
+    Under the "plateau" schedule the optimiser has rate 1 and `TrainState.learning_rate_scale` carries
+    the rate, so that a cut acts at once on old momentum too: v = rho v + g; w = w - rate v. Otherwise the
+    rate of each step is inside the optimiser and the scale stays 1.
+
+    Args:
+        recipe: schedule, rates, momentum, weight decay.
+        steps_per_epoch: updates per epoch, for schedules given in epochs.
+    """
+    parts = []
+    if recipe.weight_decay:
+        parts.append(optax.add_decayed_weights(recipe.weight_decay, mask=_is_weight))
+    rate = learning_rate_schedule(recipe, steps_per_epoch)
+    parts.append(optax.sgd(rate, momentum=recipe.momentum or None, nesterov=recipe.nesterov))
+    return optax.chain(*parts)
+
+
+def learning_rate_schedule(recipe: Recipe, steps_per_epoch: int) -> optax.Schedule:
+    """Return the rate inside the optimiser as a function of the step (1 under "plateau")."""
+    if recipe.schedule == "plateau":
+        return optax.constant_schedule(1.0)
+    if recipe.schedule == "constant":
+        return optax.constant_schedule(recipe.learning_rate)
+    return optax.warmup_cosine_decay_schedule(
+        init_value=0.0,
+        peak_value=recipe.learning_rate,
+        warmup_steps=round(recipe.warmup_epochs * steps_per_epoch),
+        decay_steps=max(recipe.epochs * steps_per_epoch, 1),
+    )
+
+
+def _is_weight(params: object) -> object:
+    """Mark kernels and matrices; biases and the scales of norms are vectors and stay undecayed."""
+    return jax.tree.map(lambda p: p.ndim > 1, params)
