@@ -21,6 +21,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from thesis_results import gather
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -115,6 +117,7 @@ def main() -> None:
         return
     if not args.gather:
         run_all([rows[name] for name in args.rows], args.out, args.workers)
+    gather(ROWS, args.out)
 
 
 if __name__ == "__main__":

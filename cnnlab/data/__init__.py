@@ -4,6 +4,11 @@
 Pillow; each is imported by the first call that needs it.
 """
 
+from cnnlab.data.augmentation import add_noise as add_noise
+from cnnlab.data.augmentation import build_augmentation as build_augmentation
+from cnnlab.data.augmentation import random_crop as random_crop
+from cnnlab.data.augmentation import random_flip as random_flip
+from cnnlab.data.augmentation import to_float as to_float
 from cnnlab.data.catalog import DatasetRecord as DatasetRecord
 from cnnlab.data.catalog import list_datasets as list_datasets
 from cnnlab.data.dataset import Dataset as Dataset
@@ -15,3 +20,4 @@ from cnnlab.data.errors import DatasetNotFound as DatasetNotFound
 from cnnlab.data.errors import ImageError as ImageError
 from cnnlab.data.images import read_image as read_image
 from cnnlab.data.load import load_dataset as load_dataset
+from cnnlab.data.noise import fast_normal as fast_normal

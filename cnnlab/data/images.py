@@ -100,6 +100,16 @@ def decode_image(
     return pixels.reshape(*pixels.shape[:2], channels)
 
 
+def resize_image(image: np.ndarray, size: Size) -> np.ndarray:
+    """Scale `uint8 [h, w, 1 | 3 | 4]` to cover `size` (bilinear) and cut out its middle, as `read_image` does."""
+    from PIL import Image, ImageOps
+
+    height, width = height_and_width(size)
+    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    fitted = ImageOps.fit(picture, (width, height), method=Image.Resampling.BILINEAR)
+    return np.array(fitted).reshape(height, width, image.shape[-1])
+
+
 def height_and_width(size: Size) -> tuple[int, int]:
     """`(height, width)` of a side or a pair, both between 1 and 16,384 pixels, or DatasetError."""
     height, width = (size, size) if isinstance(size, int) else size

@@ -33,7 +33,7 @@ def load_dataset(
             TensorFlow Datasets,
               `name[/config][:version]`; TensorFlow is not needed.
 
-            Folders and TFDS sets take options: `?size=64` or `?size=64x48` (height x width) scales every
+            Folders, digits and TFDS sets take options: `?size=64` or `?size=64x48` (height x width) scales every
             image to cover that size and cuts out its middle; folders also take `?channels=1`, as in
             `"folder:PATH?size=64&channels=1"`.
         data_dir: a place for this call alone. For `"cifar10"`: the folder with the official binary files, its
@@ -63,12 +63,12 @@ def load_dataset(
 
         path = (place or Path()) / Path(base.removeprefix("folder:")).expanduser()
         return load_folder(path, name, options.size, options.channels or 3, progress=progress)
-    if options.channels is not None or (options.size is not None and base in KNOWN):
+    if options.channels is not None or (options.size is not None and base == "cifar10"):
         raise DatasetError(f"Expected options that {base} takes, got ?{query}; do use them with folder:PATH.")
     if base == "digits":
         from cnnlab.data.digits import load_digits
 
-        return load_digits()
+        return load_digits(options.size)
     if base == "cifar10":
         from cnnlab.data.cifar10 import load_cifar10
 

@@ -31,3 +31,12 @@ def test_without_scikit_learn_the_error_says_what_to_install(monkeypatch: pytest
     monkeypatch.setattr(digits, "find_spec", lambda name: None)
     with pytest.raises(DatasetNotFound, match="got none; do pip install scikit-learn"):
         load_dataset("digits")
+
+
+def test_digits_can_be_enlarged_for_networks_that_need_larger_images():
+    small, large = load_dataset("digits"), load_dataset("digits?size=32")
+    assert large.image_shape == (32, 32, 1)
+    np.testing.assert_array_equal(large.train.labels, small.train.labels)
+    shrunk = large.test.images.reshape(-1, 8, 4, 8, 4).mean(axis=(2, 4))
+    # Bilinear enlargement blurs, so the mean over each block of 4 x 4 only resembles the pixel it came from.
+    assert np.corrcoef(shrunk.ravel(), small.test.images.ravel())[0, 1] > 0.9

@@ -1,0 +1,164 @@
+"""Gather the finished runs of thesis_study.py: JSON, CSV, figures and the table of docs/reproduction.md.
+
+Called by `python examples/thesis_study.py`; not meant to be run by itself.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+CLAIM = 0.65
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS, FIGURES, PAGE = (
+    ROOT / "docs" / "results",
+    ROOT / "docs" / "figures",
+    ROOT / "docs" / "reproduction.md",
+)
+_BEGIN, _END = "<!-- thesis table: begin (written by examples/thesis_study.py) -->", "<!-- thesis table: end -->"
+
+
+def gather(rows: Iterable[Any], out: Path) -> None:
+    """Read every finished run below `out` and write what the docs show."""
+    table = [_read_row(row, out) for row in rows]
+    finished = [entry for entry in table if entry["runs"]]
+    if not finished:
+        raise SystemExit(f"Expected finished runs in {out}, got none; do run examples/thesis_study.py first.")
+    reference = next((entry for entry in finished if entry["row"] == "literal"), None)
+    for entry in finished:
+        entry["difference_to_literal"] = _difference(entry, reference) if reference else None
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    FIGURES.mkdir(parents=True, exist_ok=True)
+    environments = [json.loads(path.read_text()) for path in sorted(out.glob("*/seed-*/environment.json"))]
+    value = {"claim": CLAIM, "rows": table, "environment": _common(environments)}
+    (RESULTS / "thesis.json").write_text(json.dumps(value, indent=1) + "\n")
+    _write_csv(finished)
+    _draw(finished, out)
+    _write_table(table)
+    print(f"wrote {RESULTS / 'thesis.json'}, {RESULTS / 'thesis.csv'}, {FIGURES}/thesis-*.png and the table of {PAGE}")
+
+
+def _read_row(row: Any, out: Path) -> dict[str, Any]:
+    runs = []
+    for seed in range(row.seeds):
+        folder = out / row.name / f"seed-{seed}"
+        if not (folder / "result.json").exists():
+            continue
+        result = json.loads((folder / "result.json").read_text())
+        metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        runs.append(
+            {
+                "seed": seed,
+                "test_accuracy": result["evaluation"]["accuracy"],
+                "monitored_accuracy": result["best_accuracy"],
+                "best_epoch": result["best_epoch"],
+                "epochs": result["epochs"],
+                "stop_reason": result["stop_reason"],
+                "last_train_loss": metrics[-1]["train_loss"],
+                "last_train_accuracy": metrics[-1]["train_accuracy"],
+                "train_seconds": result["train_seconds"],
+                "images_per_second": statistics.median(m["images_per_second"] for m in metrics),
+            }
+        )
+    command = f"python examples/thesis_study.py --rows {row.name}"
+    accuracies = [run["test_accuracy"] for run in runs]
+    return {
+        "row": row.name,
+        "what": row.what,
+        "command": command,
+        "planned_seeds": row.seeds,
+        "n": len(runs),
+        "mean": statistics.fmean(accuracies) if runs else None,
+        "sd": statistics.stdev(accuracies) if len(runs) > 1 else None,
+        "runs": runs,
+    }
+
+
+def _difference(entry: dict[str, Any], reference: dict[str, Any]) -> dict[str, float] | None:
+    """Return the difference of means to the literal reading and its standard error."""
+    if entry["sd"] is None or reference["sd"] is None or entry is reference:
+        return None
+    error = (entry["sd"] ** 2 / entry["n"] + reference["sd"] ** 2 / reference["n"]) ** 0.5
+    return {"mean": entry["mean"] - reference["mean"], "standard_error": error}
+
+
+def _common(environments: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the entries on which all runs agree."""
+    first, *rest = environments
+    return {key: value for key, value in first.items() if all(other.get(key) == value for other in rest)}
+
+
+def _write_csv(table: list[dict[str, Any]]) -> None:
+    with open(RESULTS / "thesis.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, ["row", *table[0]["runs"][0]])
+        writer.writeheader()
+        for entry in table:
+            writer.writerows({"row": entry["row"], **run} for run in entry["runs"])
+
+
+def _verdict(entry: dict[str, Any]) -> str:
+    """Judge by a rule fixed beforehand: reproduced when 65 % lies within two standard deviations."""
+    if not entry["n"]:
+        return "not run"
+    if entry["sd"] is None:
+        return "one run: no verdict"
+    return "reaches 65 %" if entry["mean"] + 2 * entry["sd"] >= CLAIM else "does not reach 65 %"
+
+
+def _write_table(table: list[dict[str, Any]]) -> None:
+    lines = [
+        "| row | what differs | claim | ours: test accuracy (n) | to literal | best epoch | training loss | verdict |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for entry in table:
+        ours = to_literal = best = loss = "-"
+        if entry["n"]:
+            sd = f" ± {100 * entry['sd']:.2f}" if entry["sd"] is not None else ""
+            ours = f"{100 * entry['mean']:.2f}{sd} % ({entry['n']})"
+            difference = entry.get("difference_to_literal")
+            if difference:
+                to_literal = f"{100 * difference['mean']:+.2f} ± {100 * difference['standard_error']:.2f}"
+            best = " ".join(str(run["best_epoch"]) for run in entry["runs"])
+            loss = f"{statistics.fmean(run['last_train_loss'] for run in entry['runs']):.2f}"
+        lines.append(
+            f"| `{entry['row']}` | {entry['what']} | 65 % | {ours} | {to_literal} | {best} | {loss} "
+            f"| {_verdict(entry)} |"
+        )
+    page = PAGE.read_text()
+    before, rest = page.split(_BEGIN)
+    after = rest.split(_END)[1]
+    PAGE.write_text(f"{before}{_BEGIN}\n\n" + "\n".join(lines) + f"\n\n{_END}{after}")
+
+
+def _draw(table: list[dict[str, Any]], out: Path) -> None:
+    from matplotlib.figure import Figure
+
+    from cnnlab.report import plot_learning_curves, save_figure
+
+    figure = Figure(figsize=(9.6, 0.45 * len(table) + 1.3), layout="constrained")
+    axes = figure.add_subplot()
+    for y, entry in enumerate(table):
+        values = [100 * run["test_accuracy"] for run in entry["runs"]]
+        axes.plot(values, [y] * len(values), "o", color="#0072B2", alpha=0.6, markersize=6)
+        axes.plot([100 * entry["mean"]] * 2, [y - 0.3, y + 0.3], color="#0072B2", linewidth=2)
+    axes.axvline(100 * CLAIM, color="#D55E00", linewidth=1.5)
+    axes.annotate("claim: 65 %", (100 * CLAIM, -0.75), color="#D55E00", ha="right", va="center", xytext=(-6, 0),
+                  textcoords="offset points")  # fmt: skip
+    axes.set_yticks(range(len(table)), [entry["row"] for entry in table])
+    axes.set_ylim(len(table) - 0.4, -1.1)
+    axes.set_xlabel("test accuracy at the best epoch, % (a dot per seed, a bar at the mean)")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="x", alpha=0.25)
+    save_figure(figure, FIGURES / "thesis-accuracies.png")
+
+    for name in ("literal", "modern"):
+        folders = [path.parent for path in sorted(out.glob(f"{name}/seed-*/result.json"))]
+        histories = [
+            [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] for folder in folders
+        ]
+        if histories:
+            save_figure(plot_learning_curves(histories), FIGURES / f"thesis-{name}-curves.png")
