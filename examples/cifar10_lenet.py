@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--protocol", choices=("thesis", "held-out"), default="thesis", help="who steers the rate")
     parser.add_argument("--recipe", help="another recipe, e.g. lenet-modern")
     parser.add_argument("--data-dir", help="where CIFAR-10 lies, if not found by itself")
-    parser.add_argument("--out", type=Path, default=Path("runs/cifar10-lenet"), help="the run folder")
+    parser.add_argument("--out", type=Path, help="the run folder (by default a new one in runs/)")
     parser.add_argument("--overwrite", action="store_true", help="replace a run that lies there")
     parser.add_argument("--fallback-digits", action="store_true", help="without CIFAR-10 train on digits")
     args = parser.parse_args()
@@ -52,9 +52,14 @@ def main() -> None:
     if data.name == "digits" and recipe.held_out:
         recipe = recipe.replace(held_out=len(data.train) // 10)
 
-    seeds = range(args.seed, args.seed + args.seeds)
-    options = {"hidden": args.hidden}
-    runs = cnnlab.fit("lenet", data, recipe, seeds=seeds, model_options=options, out=args.out, overwrite=args.overwrite)
+    out = args.out or claim_folder("lenet", data.name, recipe.name)
+    options = {"model_options": {"hidden": args.hidden}, "out": out, "overwrite": args.overwrite}
+    if args.seeds == 1:
+        runs = [cnnlab.fit("lenet", data, recipe, seed=args.seed, **options)]
+    else:
+        runs = cnnlab.fit("lenet", data, recipe, seeds=range(args.seed, args.seed + args.seeds), **options)
+    if runs[-1].interrupted:
+        sys.exit(130)
 
     for run in runs:
         if run.evaluation is not None:
@@ -62,7 +67,7 @@ def main() -> None:
     if isinstance(runs, Runs):
         total = runs.summary["accuracy"]
         print(f"\naccuracy over {total['n']} seeds: {total['mean']:.2%}, standard deviation {total['std']:.2%}")
-    print(f"\nreport: {args.out / 'report.html'}")
+    print(f"\nreport: {out / 'report.html'}")
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def train(row: Row, seed: int, folder: Path) -> None:
         cnnlab.fit("lenet", "cifar10", recipe, model_options=row.model, seed=seed, out=folder)
 
 
-def run_all(rows: list[Row], out: Path, workers: int) -> None:
+def run_all(rows: list[Row], out: Path, workers: int, most_seeds: int) -> None:
     """Train what is not finished yet, each run in a process of its own on a core of its own."""
     cores: SimpleQueue[int] = SimpleQueue()
     for core in range(workers):
@@ -94,7 +94,7 @@ def run_all(rows: list[Row], out: Path, workers: int) -> None:
         finally:
             cores.put(core)
 
-    jobs = [(row, seed) for row in rows for seed in range(row.seeds)]
+    jobs = [(row, seed) for row in rows for seed in range(min(row.seeds, most_seeds))]
     with ThreadPoolExecutor(workers) as pool:
         list(pool.map(start, jobs))
 
@@ -105,6 +105,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", choices=[row.name for row in ROWS], default=[row.name for row in ROWS])
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "thesis-study")
     parser.add_argument("--workers", type=int, default=2, help="processes at a time, one core each")
+    parser.add_argument("--seeds", type=int, default=5, help="at most so many seeds of each row")
     parser.add_argument("--gather", action="store_true", help="only write the results of finished runs")
     parser.add_argument("--one", nargs=2, metavar=("ROW", "SEED"), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -116,7 +117,7 @@ def main() -> None:
         train(rows[args.one[0]], int(args.one[1]), args.out / args.one[0] / f"seed-{args.one[1]}")
         return
     if not args.gather:
-        run_all([rows[name] for name in args.rows], args.out, args.workers)
+        run_all([rows[name] for name in args.rows], args.out, args.workers, args.seeds)
     gather(ROWS, args.out)
 
 

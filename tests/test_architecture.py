@@ -22,6 +22,7 @@ ALLOWED: dict[str, set[str]] = {
     "evaluation": {"training", "data", "layers"},
     "report": {"evaluation", "training", "data", "layers"},
     "experiment": {"report", "models", "evaluation", "training", "data", "layers"},
+    "__main__": {"cli"},
     "cli": {FACE, "experiment", "report", "models", "evaluation", "training", "data", "layers"},
 }
 

@@ -91,9 +91,10 @@ def evaluation_from_predictions(
         raise ValueError(
             f"Expected as many labels as predictions, at least one, got shapes {labels.shape} and {predicted.shape}."
         )
-    if min(labels.min(), predicted.min()) < 0 or max(labels.max(), predicted.max()) >= count:
-        largest = max(labels.max(), predicted.max())
-        raise ValueError(f"Expected classes 0 to {count - 1}, got {largest}; do pass a name for each class.")
+    smallest, largest = min(labels.min(), predicted.min()), max(labels.max(), predicted.max())
+    if smallest < 0 or largest >= count:
+        wrong = smallest if smallest < 0 else largest
+        raise ValueError(f"Expected classes 0 to {count - 1}, got {wrong}; do pass a name for each class.")
     matrix = np.bincount(labels.astype(np.int64) * count + predicted, minlength=count * count).reshape(count, count)
     right, actual, answered = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
     precision = right / np.maximum(answered, 1)

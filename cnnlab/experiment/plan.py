@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,8 @@ class Plan:
         recipe: Recipe,
     ):
         self.recipe, self.dataset = recipe, dataset
-        self.request, self.data_dir = dataset_name, str(data_dir) if data_dir is not None else None
+        self.request = dataset_name
+        self.data_dir = None if data_dir is None else str(Path(data_dir).expanduser().absolute())
         self._model = model
         self.model_record: dict[str, Any] = {"name": type(model).__name__, "options": None}
         if isinstance(model, str):
@@ -54,6 +56,9 @@ class Plan:
         self.train, self.monitor, self.monitor_name = _split(dataset, recipe)
         self.standardization = channel_statistics(self.train) if recipe.standardize else None
         self._trainer: Trainer | None = None
+        # Built in the abstract before any folder is made, so that a network that cannot be leaves nothing behind.
+        abstract = nnx.eval_shape(lambda: self.network(0))
+        self.parameters = sum(math.prod(p.shape) for p in jax.tree.leaves(nnx.state(abstract, nnx.Param)))
 
     @classmethod
     def read(cls, folder: RunFolder, data_dir: str | Path | None) -> tuple[Plan, dict[str, Any]]:
@@ -87,14 +92,13 @@ class Plan:
 
     def write(self, folder: RunFolder, seed: int) -> None:
         """Write recipe.json and environment.json of a new run."""
-        data, network = self.dataset, self.network(seed)
-        parameters = sum(int(p.size) for p in jax.tree.leaves(nnx.state(network, nnx.Param)))
+        data = self.dataset
         folder.write_json("environment.json", describe_environment())
         folder.write_json(
             "recipe.json",
             {
                 "format": _FORMAT,
-                "model": {**self.model_record, "parameters": parameters},
+                "model": {**self.model_record, "parameters": self.parameters},
                 "dataset": {
                     "name": data.name,
                     "request": self.request,

@@ -71,7 +71,7 @@ def conv_by_blocks(
     Returns:
         `[batch, out_height // pool[0], out_width // pool[1], out_channels]`.
     """
-    (p, q), (kh, kw, _, co) = block, kernel.shape
+    (p, q), (kh, kw, ci, co) = block, kernel.shape
     height, width = (n // k for n, k in zip(_output_size(inputs.shape, kernel.shape, padding), pool, strict=True))
     py, px = p // pool[0], q // pool[1]  # pooled pixels per block
     ny, nx = -(-height // py), -(-width // px)
@@ -92,7 +92,7 @@ def conv_by_blocks(
         ],
         axis=3,
     )
-    x = x.reshape(-1, ny * nx * batch)
+    x = x.reshape((p + kh - 1) * (q + kw - 1) * ci, ny * nx * batch)
 
     band = _banded(_banded(kernel, 0, p), 1, q)  # [P, Q, ci, co, p, q]
     band = band.reshape(*band.shape[:4], py, pool[0], px, pool[1])

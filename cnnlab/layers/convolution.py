@@ -155,9 +155,11 @@ class Conv(nnx.Conv):
             inputs: `[batch, height, width, in_features]`.
             window: side of a square pooling window, or `(height, width)`; windows do not overlap.
         """
-        simple = isinstance(self.padding, str) and self.padding in ("SAME", "VALID") and self.mask is None
+        simple = isinstance(self.padding, str) and self.padding in ("SAME", "VALID") and inputs.ndim == 4
+        simple = simple and self.conv_general_dilated is conv_general_dilated
+        unset = (self.mask, self.precision, self.preferred_element_type)
         ones = (self.strides, self.kernel_dilation, self.input_dilation, self.feature_group_count)
-        if not simple or any(value not in (1, (1, 1), None) for value in ones) or self.precision is not None:
+        if not simple or any(v is not None for v in unset) or any(v not in (1, (1, 1), None) for v in ones):
             return max_pool(self(inputs), window)
         bias = None if self.bias is None else self.bias[...]
         inputs, kernel, bias = self.promote_dtype((inputs, self.kernel[...], bias), dtype=self.dtype)

@@ -28,7 +28,7 @@ def max_pool(images: jax.Array, window: Window, strides: Window | None = None, p
         `[batch, out_height, out_width, channels]`.
     """
     window, strides = _pair(window), _pair(window if strides is None else strides)
-    reference = partial(nnx.max_pool, window_shape=window, strides=strides, padding=padding)
+    reference = partial(nnx.max_pool, window_shape=window, strides=strides, padding=padding)  # pyright: ignore[reportArgumentType]
     if window != strides or padding != "VALID" or images.ndim != 4:
         return reference(images)
     return lax.platform_dependent(images, cpu=partial(_max_pool_disjoint, window=window), default=reference)
@@ -42,7 +42,7 @@ def min_pool(images: jax.Array, window: Window, strides: Window | None = None, p
 def avg_pool(images: jax.Array, window: Window, strides: Window | None = None, padding: Padding = "VALID"):
     """Take the mean of each window (padded zeros count). Arguments and result as `max_pool`."""
     window, strides = _pair(window), _pair(window if strides is None else strides)
-    return nnx.avg_pool(images, window_shape=window, strides=strides, padding=padding)
+    return nnx.avg_pool(images, window_shape=window, strides=strides, padding=padding)  # pyright: ignore[reportArgumentType]
 
 
 def _pair(value: Window) -> tuple[int, int]:
@@ -51,8 +51,8 @@ def _pair(value: Window) -> tuple[int, int]:
 
 def _max_pool_disjoint(images: jax.Array, *, window: tuple[int, int]) -> jax.Array:
     """Max pooling of windows that do not overlap, batch last, without select-and-scatter."""
-    _, height, width, channels = images.shape
+    batch, height, width, channels = images.shape
     (p, q), rows, columns = window, height // window[0], width // window[1]
     x = images.transpose(1, 2, 3, 0)[: rows * p, : columns * q]  # [h, w, c, b]
-    x = x.reshape(rows, p, columns, q, channels, -1).transpose(1, 3, 0, 2, 4, 5)  # [p, q, h', w', c, b]
+    x = x.reshape(rows, p, columns, q, channels, batch).transpose(1, 3, 0, 2, 4, 5)  # [p, q, h', w', c, b]
     return first_maximum(x.reshape(p * q, *x.shape[2:])).transpose(3, 0, 1, 2)  # [b, h', w', c]

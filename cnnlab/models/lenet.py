@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 from flax import nnx
@@ -41,7 +42,7 @@ class LeNet(nnx.Module):
         num_classes: int = 10,
         *,
         hidden: Sequence[int] = (400, 120, 256, 84),
-        filters: tuple[int, int] = (6, 16),
+        filters: Sequence[int] = (6, 16),
         in_channels: int = 3,
         image_size: int = 32,
         kernel_init: Initializer | None = None,
@@ -53,7 +54,7 @@ class LeNet(nnx.Module):
         if len(filters) != 2:
             raise ValueError(f"Expected two numbers of filters, got filters={filters!r}.")
         init = nnx.initializers.glorot_uniform() if kernel_init is None else kernel_init
-        options = dict(kernel_init=init, dtype=dtype, rngs=rngs)
+        options: dict[str, Any] = dict(kernel_init=init, dtype=dtype, rngs=rngs)
         self.conv1 = Conv(in_channels, filters[0], _KERNEL, padding="VALID", **options)
         self.conv2 = Conv(filters[0], filters[1], _KERNEL, padding="VALID", **options)
         side = ((image_size - _KERNEL + 1) // _POOL - _KERNEL + 1) // _POOL
@@ -96,7 +97,7 @@ class SoftmaxTwice(nnx.Module):
 
     def features(self, images: jax.Array) -> jax.Array:
         """Return the features of the network inside, `[batch, features]`."""
-        return self.network.features(images)
+        return self.network.features(images)  # pyright: ignore[reportAttributeAccessIssue]
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """Map `[batch, height, width, channels]` to probabilities `[batch, num_classes]`."""
@@ -122,7 +123,7 @@ def lenet(
     network = LeNet(
         num_classes,
         hidden=tuple(hidden),
-        filters=(filters[0], filters[1]),
+        filters=tuple(filters),
         in_channels=in_channels,
         image_size=image_size,
         kernel_init=_INITIALIZERS[init](),

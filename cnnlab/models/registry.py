@@ -66,7 +66,8 @@ class ModelRegistry:
 
     @contextlib.contextmanager
     def temporarily(self) -> Iterator[None]:
-        """Forget, on leaving, what was registered inside (for tests)."""
+        """Forget, on leaving, what was registered inside (for tests); models of installed packages stay."""
+        self._load_plugins()
         before = dict(self._models)
         try:
             yield

@@ -21,8 +21,9 @@ def use_compilation_cache() -> Path | None:
     """
     if os.environ.get("CNNLAB_COMPILATION_CACHE", "1") == "0":
         return None
-    if jax.config.jax_compilation_cache_dir is not None:
-        return Path(jax.config.jax_compilation_cache_dir)
+    chosen = jax.config.values.get("jax_compilation_cache_dir")
+    if chosen is not None:
+        return Path(chosen)
     folder = cache_root() / "compiled"
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)

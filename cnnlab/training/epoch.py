@@ -78,7 +78,7 @@ class Epoch:
             for first, count in [(start, middle - start)] if self._looped else [(i, 1) for i in range(start, middle)]:
                 offset, count = np.int32(first * self.batch_size), np.int32(count)
                 state, totals = run(state, totals, data.images, data.labels, order, offset, count)
-        if stop > full:
+        if start <= full < stop:
             run, offset = self._compiled[len(data) % self.batch_size], np.int32(full * self.batch_size)
             state, totals = run(state, totals, data.images, data.labels, order, offset, np.int32(1))
         return state, totals

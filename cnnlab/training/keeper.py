@@ -42,6 +42,11 @@ class Keeper:
         self._best_meta = {"epoch": position.plateau.best_epoch, "accuracy": position.plateau.best}
         self._best_is_saved = False
 
+    def start(self) -> None:
+        """Drop the metrics of a run that was killed before its first checkpoint."""
+        if self.folder is not None:
+            self.folder.truncate_metrics(0)
+
     def record(self, record: dict[str, Any]) -> None:
         """Append an epoch to the folder's metrics."""
         if self.folder is not None:
@@ -52,16 +57,20 @@ class Keeper:
         start = time.monotonic()
         if self.folder is None or (start < self._next_save and not force):
             return
-        if not self._best_is_saved:
-            params, extra = self.best
-            best_epoch = int(self._best_meta["epoch"])
-            self.folder.best.save(best_epoch, {"params": params, "extra": extra}, self._best_meta)
-            self.folder.best.wait()
-            self._best_is_saved = True
+        self.save_best()
         self.folder.last.save(int(state.step), state, position.to_dict())
         if force:
             self.folder.last.wait()
         self._next_save = time.monotonic() + _SHARE_OF_TIME * (time.monotonic() - start)
+
+    def save_best(self) -> None:
+        """Write the best parameters and wait, if they are new."""
+        if self.folder is None or self._best_is_saved:
+            return
+        params, extra = self.best
+        self.folder.best.save(int(self._best_meta["epoch"]), {"params": params, "extra": extra}, self._best_meta)
+        self.folder.best.wait()
+        self._best_is_saved = True
 
     def restore(self, like: TrainState) -> tuple[TrainState, Position]:
         """Read the last state, its position and the best parameters; metrics after it are dropped."""

@@ -107,7 +107,7 @@ class Trainer:
             seed: of noise, dropout and shuffling.
             folder: where checkpoints and metrics go; None keeps everything in memory.
             callbacks: listeners.
-            resume: go on from the folder's last checkpoint.
+            resume: go on from the folder's last checkpoint, with the seed that is in it.
 
         Raises:
             TrainingDiverged: a parameter or loss is not finite; the best checkpoint is kept.
@@ -118,6 +118,9 @@ class Trainer:
         keeper = Keeper(folder, split_model(model)[1:])
         if resume:
             state, position = keeper.restore(state)
+            seed = int(state.seed)
+        else:
+            keeper.start()
         listener.on_start(self._describe(state, position, seed))
         interrupted = False
         try:
@@ -203,10 +206,12 @@ class Trainer:
         train_seconds = position.epoch_seconds
         position.epoch += 1
         if not (finite and math.isfinite(loss_sum)):
+            keeper.save_best()
+            listener.on_stop(f"diverged in epoch {position.epoch}")
             raise TrainingDiverged(self._diverged(position, loss_sum / images, keeper))
         rate = position.plateau.learning_rate
         if self.recipe.schedule != "plateau":
-            rate = float(self._rate(int(state.step) - 1))
+            rate = float(jnp.asarray(self._rate(int(state.step) - 1)))
         position.plateau = position.plateau.update(accuracy)
         if position.plateau.improved:
             keeper.keep_best(state, position)

@@ -33,11 +33,12 @@ def learning_rate_schedule(recipe: Recipe, steps_per_epoch: int) -> optax.Schedu
         return optax.constant_schedule(1.0)
     if recipe.schedule == "constant":
         return optax.constant_schedule(recipe.learning_rate)
+    warmup = round(recipe.warmup_epochs * steps_per_epoch)
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=recipe.learning_rate,
-        warmup_steps=round(recipe.warmup_epochs * steps_per_epoch),
-        decay_steps=max(recipe.epochs * steps_per_epoch, 1),
+        warmup_steps=warmup,
+        decay_steps=max(recipe.epochs * steps_per_epoch, warmup + 1),
     )
 
 

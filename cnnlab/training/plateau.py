@@ -21,7 +21,7 @@ class Plateau:
     4. else if `epoch - last_improvement >= convergence_patience`: stop ("converged"). Since a cut
        restarts the counter, this happens only once the rate cannot be cut any more.
 
-    The rate is a Python float: from 1e-2 the cuts run 1e-3, 1e-4, 1e-5, 1.0000000000000002e-06, 1e-07.
+    The rate is a Python float: from 1e-2 the cuts run 1e-3, 1e-4, 1e-5, 1.0000000000000002e-06, 1.0000000000000002e-07.
 
     Source: the training loop of the thesis (chapter 3), after the Flux model zoo.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -86,7 +87,7 @@ class _Console(Callback):
         """Say why it ended, and how to go on after an interruption."""
         self._line(reason)
         if reason.startswith("interrupted") and self._folder is not None:
-            self._line(f"nothing is lost; go on with:  cnnlab resume {self._folder}")
+            self._line(f"nothing is lost; go on with:  cnnlab resume {shlex.quote(str(self._folder))}")
 
     def _line(self, text: str) -> None:
         clear = " " * max(self._width - len(text), 0) if self._live else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +86,10 @@ class Recipe:
                 raise RecipeError(f"Expected {name} {limit}, got {value!r}; do change it in recipe {self.name!r}.")
         if self.learning_rate == 0:
             raise RecipeError("Expected a positive learning_rate, got 0; do choose one such as 0.01.")
+        if self.schedule == "cosine" and self.warmup_epochs >= self.epochs:
+            raise RecipeError(
+                f"Expected warmup_epochs below the {self.epochs} epochs, got {self.warmup_epochs:g}; do lower it."
+            )
 
     def replace(self, **changes: Any) -> Recipe:
         """Return a copy with some fields changed; RecipeError as for the constructor."""
@@ -125,7 +130,8 @@ class Recipe:
         path = Path(path)
         if path.suffix == ".toml":
             lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in self.to_dict().items()]
-            path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            text = "\n".join(lines) + "\n"  # TOML wants one more character escaped than JSON
+            path.write_text(text.replace("\x7f", "\\u007f"), encoding="utf-8")
         else:
             path.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -158,9 +164,9 @@ def _checked(name: str, value: Any, kind: Any) -> Any:
             raise RecipeError(f"Expected {name} to be one of {', '.join(choices)}, got {value!r}.")
         return value
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        value = float(value) if abs(value) < 2**1000 else _INF
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise RecipeError(f"Expected {name} to be of type {kind.__name__}, got {value!r}.")
-    if kind is float and value != value:
-        raise RecipeError(f"Expected {name} to be a number, got nan.")
+    if kind is float and not math.isfinite(value):
+        raise RecipeError(f"Expected {name} to be a finite number, got {value}.")
     return value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -20,6 +20,7 @@ class Structure:
     """
 
     def __init__(self, model: nnx.Module):
+        model = nnx.merge(*nnx.split(model))  # the caller's stays in its mode
         model.eval()
         self._eval, params, extra = nnx.split(model, nnx.Param, ...)
         model.train()
@@ -73,7 +74,7 @@ class TrainState:
         opt_state: state of the optax optimiser.
         learning_rate_scale: float32 scalar that multiplies every update; the plateau rule sets it.
         step: int32 scalar, updates done.
-        seed: uint32 scalar; the randomness of a step is `fold_in(key(seed), step)`.
+        seed: uint32 scalar; the noise of a step is `fold_in(key(seed), step)`. Dropout keys live in `extra`.
         structure: the network's graph, static.
     """
 
@@ -87,9 +88,12 @@ class TrainState:
 
     @classmethod
     def create(cls, model: nnx.Module, tx: optax.GradientTransformation, *, seed: int = 0) -> TrainState:
-        """Start training `model` with the optimiser `tx`; copies the model's arrays (steps may donate them)."""
+        """Start training `model` with the optimiser `tx`; copies the model's arrays (steps may donate them).
+
+        The seed is folded into the network's random keys, so that it decides about dropout too.
+        """
         structure, params, extra = split_model(model)
-        params, extra = jax.tree.map(jnp.copy, (params, extra))
+        params, extra = jax.tree.map(jnp.copy, params), jax.tree.map(partial(_seeded, seed=seed), extra)
         return cls(
             params=params,
             extra=extra,
@@ -104,3 +108,10 @@ class TrainState:
     def model(self) -> nnx.Module:
         """The network with these numbers, in evaluation mode (shares the arrays: copy before donating)."""
         return self.structure.merge(self.params, self.extra, train=False)
+
+
+def _seeded(x: jax.Array, seed: int) -> jax.Array:
+    """Copy an array; where it holds random keys, of any shape, fold the seed into each."""
+    if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return jnp.copy(x)
+    return jax.vmap(jax.random.fold_in, (0, None))(x.reshape(-1), jnp.uint32(seed)).reshape(x.shape)
