@@ -98,12 +98,22 @@ def test_an_interrupted_run_resumes_to_the_same_end_as_an_unbroken_one(tmp_path)
 
 def test_several_seeds_give_a_folder_each_and_a_summary_with_mean_and_deviation(tmp_path):
     runs = cnnlab.fit(
-        "lenet", DATA, SHORT.replace(epochs=1), seeds=[1, 5], model_options=OPTIONS, out=tmp_path / "two", progress=False
+        "lenet",
+        DATA,
+        SHORT.replace(epochs=1),
+        seeds=[1, 5],
+        model_options=OPTIONS,
+        out=tmp_path / "two",
+        progress=False,
     )
     accuracies = [run.evaluation.accuracy for run in runs]
     summary = json.loads((tmp_path / "two" / "summary.json").read_text())
     assert summary["seeds"] == [1, 5] and [row["accuracy"] for row in summary["rows"]] == accuracies
-    assert summary["accuracy"] == {"n": 2, "mean": np.mean(accuracies), "std": pytest.approx(np.std(accuracies, ddof=1))}
+    assert summary["accuracy"] == {
+        "n": 2,
+        "mean": np.mean(accuracies),
+        "std": pytest.approx(np.std(accuracies, ddof=1)),
+    }
     assert (tmp_path / "two" / "report.html").exists() and (tmp_path / "two" / "seed-5" / "report.html").exists()
     alone = cnnlab.fit("lenet", DATA, SHORT.replace(epochs=1), seed=5, model_options=OPTIONS, progress=False)
     for ours, theirs in zip(leaves(runs[1].best), leaves(alone.best), strict=True):

@@ -1,0 +1,163 @@
+"""The benchmarks run, their statistics are right, and their JSON holds what benchmarks/README.md promises."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BENCHMARKS = ROOT / "benchmarks"
+
+
+@pytest.fixture
+def room(monkeypatch):
+    """Return a function that imports a module of benchmarks/ as the scripts do, from their own folder."""
+    names = [path.stem for path in BENCHMARKS.glob("*.py")]
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    for name in names:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    yield importlib.import_module
+    for name in names:
+        sys.modules.pop(name, None)
+
+
+def run_script(name, *arguments, code=None):
+    """Run a benchmark, or code beside it, from the root of the repository."""
+    command = [str(BENCHMARKS / name)] if code is None else ["-c", code]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, *command, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+    )
+
+
+def test_a_summary_agrees_with_numpy(room):
+    values = list(np.random.default_rng(0).normal(5, 2, 8))
+    found = room("measure").summary(values)
+    assert found["n"] == 8 and found["values"] == values
+    np.testing.assert_allclose(found["mean"], np.mean(values), rtol=1e-12)
+    np.testing.assert_allclose(found["sd"], np.std(values, ddof=1), rtol=1e-12)
+    np.testing.assert_allclose(found["median"], np.median(values), rtol=1e-12)
+    assert (found["min"], found["max"]) == (np.min(values), np.max(values))
+
+
+def test_one_value_has_no_standard_deviation_and_none_is_an_error(room):
+    measure = room("measure")
+    assert measure.summary([3.0])["sd"] is None
+    with pytest.raises(measure.BenchmarkError, match="at least one measured value, got none"):
+        measure.summary([])
+
+
+def test_ratios_are_to_the_best_peer_of_the_same_round(room):
+    values = {"ours": [30.0, 10.0, 24.0], "a": [10.0, 5.0, 6.0], "b": [5.0, 10.0, 8.0]}
+    found = room("measure").ratios(values, ["a", "b"])
+    best = np.maximum(values["a"], values["b"])
+    assert found["ours"]["values"] == list(np.array(values["ours"]) / best)
+    assert found["ours"]["median"] == 3.0
+    assert found["a"]["values"] == [1.0, 0.5, 0.75]
+
+
+def test_each_round_times_everyone_once_and_starts_with_another(room):
+    orders = room("measure").rotated(["a", "b", "c"], 4)
+    assert orders == [["a", "b", "c"], ["b", "c", "a"], ["c", "a", "b"], ["a", "b", "c"]]
+
+
+def test_more_threads_than_cpus_are_an_error(room):
+    measure = room("measure")
+    assert len(measure.cpus(1)) == 1
+    with pytest.raises(measure.BenchmarkError, match="got 100000"):
+        measure.cpus(100_000)
+
+
+def test_a_table_aligns_its_columns(room):
+    assert room("measure").table(["name", "n"], [["a", "1,000"], ["long name", "2"]]).splitlines() == [
+        "name           n",
+        "---------  -----",
+        "a          1,000",
+        "long name      2",
+    ]
+
+
+def test_startup_reads_the_last_line_only(room):
+    startup = room("startup")
+    assert startup.parse('a library talks\n{"seconds": 0.5}\n') == {"seconds": 0.5}
+    for output in ("", "no JSON", "[1]", '{"seconds": 0.5}\nlast words'):
+        with pytest.raises(room("measure").BenchmarkError, match="Expected a JSON object on the last line"):
+            startup.parse(output)
+
+
+def test_startup_times_a_fresh_interpreter_and_tells_when_it_fails(room):
+    startup = room("startup")
+    code = startup._IMPORT.format(before="import json", statement="import time; time.sleep(0.02)")
+    assert 0.02 <= startup.run(code)["seconds"] < 10
+    with pytest.raises(room("measure").BenchmarkError, match="ModuleNotFoundError: No module named 'nonsense'"):
+        startup.run("import nonsense")
+
+
+def test_the_loss_must_fall_and_the_network_must_be_the_thesis(room):
+    step = room("lenet_step")
+    images = step.STEPS_THAT_LEARN * 32
+    answer = {"images": images, "seconds": 2.0, "parameters": 264_806, "compile_seconds": 1.0, "idle_cpu_seconds": 0.0}
+    found = step.describe("ours", [{**answer, "loss": 2.3}, {**answer, "loss": 1.0}])
+    assert found["images_per_second"]["values"] == [images / 2]
+    for losses in ((1.0, 2.3), (2.3, 2.3), (2.3, float("nan"))):
+        with pytest.raises(room("measure").BenchmarkError, match="loss of ours to fall"):
+            step.describe("ours", [{**answer, "loss": loss} for loss in losses])
+    with pytest.raises(room("measure").BenchmarkError, match="Expected 264806 parameters in ours, got 7"):
+        step.describe("ours", [{**answer, "loss": 1.0, "parameters": 7}] * 2)
+
+
+JAX_CONTENDERS = {"cnnlab", "cnnlab, no noise", "plain flax"}
+
+
+@pytest.mark.parametrize(
+    ("chosen", "contenders"),
+    [
+        (("--only", "cnnlab"), {"cnnlab"}),
+        pytest.param((), JAX_CONTENDERS, marks=pytest.mark.slow),
+    ],
+)
+def test_lenet_step_runs_without_torch_and_writes_all_it_documents(tmp_path, chosen, contenders):
+    out = tmp_path / "folder" / "step.json"
+    options = ("--no-torch", "--steps", "3", "--rounds", "1", "--threads", "1", "--out", str(out))
+    done = run_script("lenet_step.py", *options, *chosen)
+    assert done.returncode == 0, done.stderr
+    assert "images/s" in done.stdout and str(out) in done.stdout
+    written = json.loads(out.read_text(encoding="utf-8"))
+    assert set(written) == {"benchmark", "environment", "settings", "contenders"}
+    assert written["settings"] == {"rounds": 1, "steps": 3, "batch_size": 32, "threads": 1}
+    kept = {"started", "command", "git_revision", "python", "jax", "flax", "torch", "cpu", "cpu_count"}
+    assert kept <= set(written["environment"])
+    assert set(written["contenders"]) == contenders
+    for found in written["contenders"].values():
+        assert found["parameters"] == 264_806
+        assert found["images_per_second"]["n"] == 1 and found["images_per_second"]["median"] > 0
+        assert len(found["losses"]) == 2 and np.isfinite(found["losses"]).all()
+
+
+def test_a_missing_torch_is_one_line_that_tells_what_to_do(tmp_path):
+    code = (
+        "import importlib.util, sys; sys.path.insert(0, 'benchmarks'); real = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *more: None if name == 'torch' else real(name, *more)\n"
+        "import lenet_step; lenet_step.main(sys.argv[1:])"
+    )
+    out = tmp_path / "step.json"
+    done = run_script("lenet_step.py", "--out", str(out), code=code)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("lenet_step.py: Expected PyTorch") and "pip install torch==2.13.0" in line
+    assert not out.exists()
+
+
+def test_a_contender_that_dies_is_named_with_its_last_words(room):
+    measure = room("measure")
+    worker = measure.Worker("nobody", "no_such_script.py", {})
+    try:
+        with pytest.raises(measure.BenchmarkError, match="nobody stopped: .*No such file"):
+            worker.ask("warm up")
+    finally:
+        worker.close()

@@ -1,0 +1,15 @@
+"""What every test shares: strict JAX, no compiled programs in a person's cache, hypothesis without chance.
+
+Settings go through the environment, so that tests that never use JAX do not import it and processes that a test starts
+inherit them.
+"""
+
+import os
+
+from hypothesis import settings
+
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+os.environ["CNNLAB_COMPILATION_CACHE"] = "0"
+
+settings.register_profile("cnnlab", derandomize=True, deadline=None, max_examples=6)
+settings.load_profile("cnnlab")

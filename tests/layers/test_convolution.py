@@ -1,0 +1,416 @@
+"""Convolution and convolution with pooling against `jax.lax`, in value, gradient, loops, vmap and forward mode.
+
+Two kinds of comparison: random normal numbers, where two float32 sums in different order differ by rounding, and
+small integers, where every sum is exact in float32, so that ties between maxima are real and results must be equal.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from jax import lax
+
+from cnnlab.layers import Conv, conv_general_dilated, conv_max_pool, max_pool
+from cnnlab.layers.block_convolution import choose_block, conv_by_blocks
+
+NHWC = ("NHWC", "HWIO", "NHWC")
+# Two float32 sums of up to some thousand terms in different order, relative to the largest number of the result.
+FLOAT32 = 1e-5
+# bfloat16 keeps 8 bits: one unit of a number is up to 2**-7 of it, and each side may round its sum to another one.
+BFLOAT16_VALUE = 2**-7
+# Gradients of the blocks add partial sums that were rounded to bfloat16 (up to p * q of them): two units more.
+BFLOAT16_GRADIENT = 2**-5
+
+LENET = {"first": ((2, 32, 32, 3), (5, 5, 3, 6)), "second": ((2, 14, 14, 6), (5, 5, 6, 16))}
+
+
+def value_and_gradients(function: Callable, *arguments: Any, whole: bool = False) -> tuple[Any, ...]:
+    """The value and the gradient towards every argument, for one random direction, in one compiled program."""
+    shape = jax.eval_shape(function, *arguments)
+    rng = np.random.default_rng(1)
+    direction = rng.integers(-2, 3, shape.shape) if whole else rng.standard_normal(shape.shape)
+
+    @jax.jit
+    def run(direction: jax.Array, *arguments: Any) -> tuple[Any, ...]:
+        value, pull = jax.vjp(function, *arguments)
+        return value, *pull(direction)
+
+    return run(jnp.asarray(direction, shape.dtype), *arguments)
+
+
+def assert_same_size(ours: Any, theirs: Any, tolerance: float) -> None:
+    """Every number within `tolerance` times the largest of the expected array."""
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        assert (a.shape, a.dtype) == (b.shape, b.dtype)
+        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        if b.size:
+            assert np.abs(a - b).max() <= tolerance * np.abs(b).max()
+
+
+def assert_equal(ours: Any, theirs: Any) -> None:
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+
+
+def normal(seed: int, *shapes: tuple[int, ...], dtype: Any = jnp.float32) -> list[jax.Array]:
+    rng = np.random.default_rng(seed)
+    return [jnp.asarray(rng.standard_normal(shape), dtype) for shape in shapes]
+
+
+def integers(seed: int, *shapes: tuple[int, ...]) -> list[jax.Array]:
+    rng = np.random.default_rng(seed)
+    return [jnp.asarray(rng.integers(-2, 3, shape), jnp.float32) for shape in shapes]
+
+
+def convolve_with_lax(inputs: jax.Array, kernel: jax.Array, padding: Any = "VALID") -> jax.Array:
+    return lax.conv_general_dilated(inputs, kernel, (1, 1), padding, dimension_numbers=NHWC)
+
+
+def pool_with_lax(images: jax.Array, window: tuple[int, int]) -> jax.Array:
+    shape = (1, *window, 1)
+    return lax.reduce_window(images, -jnp.inf, lax.max, shape, shape, "VALID")
+
+
+def convolve(inputs: jax.Array, kernel: jax.Array, padding: Any = "VALID") -> jax.Array:
+    return conv_general_dilated(inputs, kernel, (1, 1), padding, dimension_numbers=NHWC)
+
+
+def convolve_then_pool_with_lax(
+    inputs: jax.Array, kernel: jax.Array, padding: Any = "VALID", window: tuple[int, int] = (2, 2)
+) -> jax.Array:
+    return pool_with_lax(convolve_with_lax(inputs, kernel, padding), window)
+
+
+def text_for(platform: str, function: Callable, *shapes: tuple[int, ...]) -> str:
+    """The program as it is handed to the compiler of a platform (which need not be present)."""
+    arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    return jax.jit(function).trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
+
+
+sides = st.integers(1, 13)
+pads = st.tuples(st.integers(-1, 3), st.integers(-1, 3))
+paddings = st.sampled_from(["SAME", "VALID"]) | st.tuples(pads, pads)
+image_shapes = st.tuples(st.integers(1, 3), sides, sides, st.integers(1, 4))
+kernel_sides = st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(1, 5))
+
+
+def output_size(shape: tuple[int, ...], kernel: tuple[int, ...], padding: Any) -> tuple[int, int]:
+    if padding == "SAME":
+        return shape[1], shape[2]
+    padding = ((0, 0), (0, 0)) if padding == "VALID" else padding
+    height, width = (n + sum(pad) - k + 1 for n, pad, k in zip(shape[1:3], padding, kernel[:2], strict=True))
+    return height, width
+
+
+@given(image_shapes, kernel_sides, paddings)
+def test_convolution_is_that_of_lax_in_value_and_gradients(shape: Any, sizes: Any, padding: Any) -> None:
+    kernel_shape = (*sizes[:2], shape[-1], sizes[2])
+    assume(min(output_size(shape, kernel_shape, padding)) > 0)
+    inputs, kernel = normal(0, shape, kernel_shape)
+    ours = value_and_gradients(partial(convolve, padding=padding), inputs, kernel)
+    theirs = value_and_gradients(partial(convolve_with_lax, padding=padding), inputs, kernel)
+    assert_same_size(ours, theirs, FLOAT32)
+
+
+@given(image_shapes, kernel_sides, paddings, st.tuples(st.integers(1, 3), st.integers(1, 3)))
+def test_convolution_with_pooling_equals_lax_exactly_on_integers(
+    shape: Any, sizes: Any, padding: Any, window: Any
+) -> None:
+    kernel_shape = (*sizes[:2], shape[-1], sizes[2])
+    height, width = output_size(shape, kernel_shape, padding)
+    assume(height >= window[0] and width >= window[1])
+    inputs, kernel = integers(0, shape, kernel_shape)
+
+    def ours(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
+        return conv_max_pool(inputs, kernel, window, padding=padding)
+
+    theirs = partial(convolve_then_pool_with_lax, padding=padding, window=window)
+    assert_equal(
+        value_and_gradients(ours, inputs, kernel, whole=True), value_and_gradients(theirs, inputs, kernel, whole=True)
+    )
+
+
+@pytest.mark.parametrize("name", LENET)
+def test_the_convolutions_of_lenet_with_their_pooling_are_exactly_those_of_lax(name: str) -> None:
+    inputs, kernel = integers(0, *LENET[name])
+    assert_equal(
+        value_and_gradients(partial(conv_max_pool, window=2), inputs, kernel, whole=True),
+        value_and_gradients(convolve_then_pool_with_lax, inputs, kernel, whole=True),
+    )
+
+
+@pytest.mark.parametrize("pool", [(1, 1), (2, 3)])
+def test_blocks_need_not_divide_the_image(pool: tuple[int, int]) -> None:
+    inputs, kernel = integers(3, (2, 11, 9, 2), (3, 2, 2, 3))  # 10 x 9 output pixels with the padding below
+    padding = ((1, 0), (0, 1))
+    theirs = partial(convolve_then_pool_with_lax, padding=padding, window=pool)
+    expected = value_and_gradients(theirs, inputs, kernel, whole=True)
+    for p, q in ((4, 2), (3, 7), (11, 2)):  # in windows: the last is higher than the image
+
+        def ours(inputs: jax.Array, kernel: jax.Array, block: Any = (p * pool[0], q * pool[1])) -> jax.Array:
+            return conv_by_blocks(inputs, kernel, padding=padding, block=block, pool=pool)
+
+        assert_equal(value_and_gradients(ours, inputs, kernel, whole=True), expected)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"strides": (2, 2)},
+        {"strides": (1, 3), "padding": ((2, 0), (1, 1))},
+        {"lhs_dilation": (2, 1), "padding": ((0, 0), (1, 2))},
+        {"rhs_dilation": (1, 2)},
+        {"feature_group_count": 2},
+        {"strides": (2, 1), "rhs_dilation": (2, 2), "feature_group_count": 4},
+        {"preferred_element_type": jnp.float32},
+        {"batch_group_count": 2},
+        {"precision": lax.Precision.HIGHEST},
+    ],
+    ids=str,
+)
+def test_what_blocks_cannot_do_is_left_to_lax(options: dict) -> None:
+    options = {"strides": (1, 1), "padding": "SAME", "dimension_numbers": NHWC, **options}
+    shapes = (2, 9, 7, 4), (3, 3, 4 // options.get("feature_group_count", 1), 8)
+    renamed = {("window_strides" if name == "strides" else name): value for name, value in options.items()}
+    programs = [
+        text_for("cpu", jax.grad(lambda x, k, f=function: jnp.square(f(x, k)).sum(), (0, 1)), *shapes)
+        for function in (partial(conv_general_dilated, **options), partial(lax.conv_general_dilated, **renamed))
+    ]
+    assert programs[0] == programs[1]
+    assert "stablehlo.convolution" in programs[0]
+
+
+def test_other_layouts_are_left_to_lax() -> None:
+    inputs, kernel = normal(0, (2, 3, 9, 8), (4, 3, 3, 3))
+    expected = jax.jit(lambda x, k: lax.conv_general_dilated(x, k, (1, 1), "VALID"))(inputs, kernel)
+    assert_equal(jax.jit(lambda x, k: conv_general_dilated(x, k, (1, 1), "VALID"))(inputs, kernel), expected)
+    line, taps = normal(0, (2, 9, 3), (3, 3, 4))  # [b, w, c]
+    numbers = ("NWC", "WIO", "NWC")
+    expected = lax.conv_general_dilated(line, taps, (1,), "SAME", dimension_numbers=numbers)
+    assert_equal(conv_general_dilated(line, taps, (1,), "SAME", dimension_numbers=numbers), expected)
+
+
+def test_gradient_descent_inside_a_loop_is_that_of_lax_outside() -> None:
+    inputs, kernel = normal(0, (2, 12, 12, 3), (5, 5, 3, 4))
+
+    def descend(convolution: Callable, _: Any, kernel: jax.Array) -> jax.Array:
+        return kernel - 1e-3 * jax.grad(lambda k: jnp.square(convolution(inputs, k)).sum())(kernel)
+
+    ours = jax.jit(lambda k: lax.fori_loop(0, 3, partial(descend, convolve), k))(kernel)
+
+    @jax.jit
+    def theirs(kernel: jax.Array) -> jax.Array:
+        for i in range(3):
+            kernel = descend(convolve_with_lax, i, kernel)
+        return kernel
+
+    # Three steps, each with two sums in another order.
+    assert_same_size(ours, theirs(kernel), 3 * FLOAT32)
+
+
+def test_pooled_convolution_inside_a_loop_is_that_of_lax_outside() -> None:
+    inputs, kernel = integers(0, (2, 9, 9, 2), (3, 3, 2, 4))
+
+    def ascend(layer: Callable, _: Any, kernel: jax.Array) -> jax.Array:
+        gradient = jax.grad(lambda k: layer(inputs, k).sum())(kernel)
+        return jnp.clip(kernel + gradient, -3, 3)  # integers again: exact
+
+    ours = jax.jit(lambda k: lax.fori_loop(0, 3, partial(ascend, partial(conv_max_pool, window=2)), k))(kernel)
+    theirs = kernel
+    for i in range(3):
+        theirs = ascend(convolve_then_pool_with_lax, i, theirs)
+    assert np.any(np.asarray(ours) != np.asarray(kernel))
+    assert_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("axes", [(0, 0), (0, None), (None, 0)])
+def test_vmap_over_images_and_over_kernels(axes: tuple) -> None:
+    shapes = ((2, 8, 7, 3), (3, 3, 3, 4))
+    shapes = tuple((3, *s) if axis == 0 else s for s, axis in zip(shapes, axes, strict=True))
+    arguments = integers(0, *shapes)
+    ours, theirs = partial(conv_max_pool, window=2), convolve_then_pool_with_lax
+    assert_equal(
+        value_and_gradients(jax.vmap(ours, axes), *arguments, whole=True),
+        value_and_gradients(jax.vmap(theirs, axes), *arguments, whole=True),
+    )
+
+
+def test_forward_mode_is_that_of_lax() -> None:
+    shapes = (2, 10, 9, 3), (5, 3, 3, 4)
+    primals, tangents = integers(0, *shapes), integers(1, *shapes)
+    for ours, theirs in (
+        (partial(convolve, padding="SAME"), partial(convolve_with_lax, padding="SAME")),
+        (partial(conv_max_pool, window=2), convolve_then_pool_with_lax),
+    ):
+        assert_equal(
+            jax.jit(partial(jax.jvp, ours))(primals, tangents), jax.jit(partial(jax.jvp, theirs))(primals, tangents)
+        )
+
+
+def test_second_derivatives_are_those_of_lax() -> None:
+    inputs, kernel, direction = normal(0, (1, 6, 6, 2), (3, 3, 2, 2), (3, 3, 2, 2))
+
+    def curvature(convolution: Callable, kernel: jax.Array) -> jax.Array:
+        gradient = jax.grad(lambda k: jnp.tanh(convolution(inputs, k)).sum())
+        return jax.jvp(gradient, (kernel,), (direction,))[1]
+
+    ours, theirs = (jax.jit(partial(curvature, c))(kernel) for c in (convolve, convolve_with_lax))
+    assert_same_size(ours, theirs, FLOAT32)
+
+
+def test_bfloat16_agrees_with_lax_within_its_own_rounding() -> None:
+    inputs, kernel = normal(0, (2, 14, 14, 6), (5, 5, 6, 16), dtype=jnp.bfloat16)
+    ours = value_and_gradients(convolve, inputs, kernel)
+    theirs = value_and_gradients(convolve_with_lax, inputs, kernel)
+    assert_same_size(ours[0], theirs[0], BFLOAT16_VALUE)
+    assert_same_size(ours[1:], theirs[1:], BFLOAT16_GRADIENT)
+    pooled = jax.jit(partial(conv_max_pool, window=2))(inputs, kernel)
+    assert_same_size(pooled, jax.jit(convolve_then_pool_with_lax)(inputs, kernel), BFLOAT16_VALUE)
+
+
+@pytest.mark.parametrize("name", LENET)
+@pytest.mark.parametrize("layer", [convolve, partial(conv_max_pool, window=2)], ids=["plain", "pooled"])
+def test_on_cpu_the_convolutions_of_lenet_are_matrix_products_and_on_cuda_convolutions(
+    name: str, layer: Callable
+) -> None:
+    gradient = jax.grad(lambda x, k: jnp.square(layer(x, k)).sum(), (0, 1))
+    for function in (layer, gradient):
+        cpu, cuda = (text_for(platform, function, *LENET[name]) for platform in ("cpu", "cuda"))
+        assert "stablehlo.dot_general" in cpu
+        assert "stablehlo.convolution" not in cpu and "select_and_scatter" not in cpu
+        assert "stablehlo.convolution" in cuda and "stablehlo.dot_general" not in cuda
+
+
+@pytest.mark.parametrize(
+    ("kernel", "pool"),
+    [
+        ((1, 1, 3, 8), (1, 1)),  # a matrix product already
+        ((5, 5, 16, 8), (1, 1)),  # 400 products per output
+        ((3, 3, 64, 64), (1, 1)),
+        ((5, 5, 3, 6), (9, 2)),  # no whole window
+        ((13, 3, 1, 1), (1, 1)),  # no output
+        ((3, 3, 3, 6), (5, 5)),  # no block of at most 8 x 8 holds... a window of 5 fits, but none of its size is tried
+    ],
+    ids=str,
+)
+def test_no_block_is_chosen_where_blocks_do_not_pay(kernel: tuple[int, ...], pool: tuple[int, int]) -> None:
+    shape = (4, 12, 12, kernel[2])
+    assert choose_block(shape, kernel, ((0, 0), (0, 0)), pool) is None
+
+
+def test_without_a_block_the_program_on_cpu_is_the_convolution_of_lax() -> None:
+    shapes = (1, 8, 8, 64), (3, 3, 64, 8)
+    assert "stablehlo.convolution" in text_for("cpu", convolve, *shapes)
+    assert "stablehlo.convolution" in text_for("cpu", partial(conv_max_pool, window=2), *shapes)
+    inputs, kernel = integers(0, (1, 12, 11, 2), (3, 3, 2, 3))  # a pooling window for which there is no block
+    ours = value_and_gradients(partial(conv_max_pool, window=5), inputs, kernel, whole=True)
+    theirs = value_and_gradients(partial(convolve_then_pool_with_lax, window=(5, 5)), inputs, kernel, whole=True)
+    assert_equal(ours, theirs)
+
+
+@given(image_shapes, kernel_sides, st.tuples(st.integers(1, 4), st.integers(1, 4)))
+def test_a_chosen_block_holds_whole_windows_and_is_no_larger_than_the_image(shape: Any, sizes: Any, pool: Any) -> None:
+    kernel_shape = (*sizes[:2], shape[-1], sizes[2])
+    block = choose_block(shape, kernel_shape, ((0, 0), (0, 0)), pool)
+    assume(block is not None)
+    size = output_size(shape, kernel_shape, "VALID")
+    assert all(b % k == 0 and b <= n for b, k, n in zip(block, pool, size, strict=True))
+
+
+def test_an_empty_batch_gives_an_empty_result() -> None:
+    inputs, kernel = normal(0, (0, 8, 8, 3), (3, 3, 3, 2))
+    plain, pooled = jax.jit(lambda x, k: (convolve(x, k), conv_max_pool(x, k, 2)))(inputs, kernel)
+    assert (plain.shape, pooled.shape) == ((0, 6, 6, 2), (0, 3, 3, 2))
+
+
+def whole_numbers(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32, **_: Any) -> jax.Array:
+    seed = int(jax.random.key_data(key).ravel()[-1])  # NumPy compiles nothing
+    return jnp.asarray(np.random.default_rng(seed).integers(-2, 3, shape), dtype)
+
+
+WHOLE = {"kernel_init": whole_numbers, "bias_init": whole_numbers}
+LAYERS = {
+    "same": {},
+    "valid": {"padding": "VALID"},
+    "reflect": {"padding": "REFLECT"},
+    "pairs": {"padding": ((0, 2), (1, 0))},
+    "strides": {"strides": (2, 1)},
+    "groups": {"feature_group_count": 2},
+    "dilated kernel": {"kernel_dilation": 2},
+    "dilated input": {"input_dilation": 2, "padding": 1},
+    "no bias": {"use_bias": False, "padding": "VALID"},
+    "mask": {"mask": np.arange(3 * 3 * 4 * 6).reshape(3, 3, 4, 6) % 2.0},
+    "precision": {"precision": lax.Precision.HIGHEST},
+    "bfloat16, float32 result": {"dtype": jnp.bfloat16, "preferred_element_type": jnp.float32},
+}
+
+
+@pytest.mark.parametrize("options", LAYERS.values(), ids=LAYERS.keys())
+def test_the_layer_is_the_layer_of_flax_and_pools_like_it(options: dict) -> None:
+    if "mask" in options:
+        options = {**options, "mask": jnp.asarray(options["mask"])}
+    ours = Conv(4, 6, 3, **WHOLE, **options, rngs=nnx.Rngs(0))
+    theirs = nnx.Conv(4, 6, (3, 3), **WHOLE, **options, rngs=nnx.Rngs(0))
+    (graph, weights), (their_graph, their_weights) = nnx.split(ours), nnx.split(theirs)
+    assert_equal(weights, their_weights)
+    (inputs,) = integers(5, (2, 8, 8, 4))
+
+    def both_of_ours(images: jax.Array, state: Any) -> Any:
+        layer = nnx.merge(graph, state)
+        return layer(images), layer.max_pooled(images, (2, 3))
+
+    def both_of_theirs(images: jax.Array, state: Any) -> Any:
+        convolved = nnx.merge(their_graph, state)(images)
+        return convolved, nnx.max_pool(convolved, (2, 3), (2, 3))
+
+    @jax.jit
+    def run(images: jax.Array, state: Any) -> Any:
+        functions = (both_of_ours, both_of_theirs)
+        if options.get("padding", "SAME") not in ("SAME", "VALID") or options.keys() - {"padding", "use_bias"}:
+            return [function(images, state) for function in functions]
+        # With the gradients of the pooled layer, by hand because they are wanted for both of its arguments.
+        return [
+            (function(images, state), jax.vjp(lambda *a, f=function: f(*a)[1].sum(), images, state)[1](jnp.ones(())))
+            for function in functions
+        ]
+
+    assert_equal(*run(inputs, weights))
+
+
+def test_one_image_without_a_batch_pools_like_a_batch_of_one() -> None:
+    layer = Conv(3, 4, 3, padding="VALID", **WHOLE, rngs=nnx.Rngs(0))
+    (images,) = integers(0, (1, 8, 8, 3))
+    alone, together = jax.jit(lambda x: (layer.max_pooled(x[0], 2), layer.max_pooled(x, 2)[0]))(images)
+    np.testing.assert_array_equal(alone, together)
+
+
+def test_a_lowering_that_the_user_passes_is_used_with_pooling_too() -> None:
+    calls = []
+
+    def counted(*arguments: Any, **options: Any) -> jax.Array:
+        calls.append(None)
+        return conv_general_dilated(*arguments, **options)
+
+    layer = Conv(3, 4, 3, padding="VALID", conv_general_dilated=counted, **WHOLE, rngs=nnx.Rngs(0))
+    (images,) = normal(0, (1, 8, 8, 3))
+    pooled, expected = jax.jit(lambda x: (layer.max_pooled(x, 2), max_pool(layer(x), 2)))(images)
+    np.testing.assert_array_equal(pooled, expected)
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("kernel_size", [3, (5, 2)])
+def test_initial_weights_are_those_of_flax_for_the_same_rngs(kernel_size: Any) -> None:
+    options = {"bias_init": nnx.initializers.normal(), "rngs": nnx.Rngs(3)}
+    ours = Conv(3, 4, kernel_size, **options)
+    pair = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+    theirs = nnx.Conv(3, 4, pair, **{**options, "rngs": nnx.Rngs(3)})
+    assert_equal(nnx.state(ours), nnx.state(theirs))
+    assert nnx.to_pure_dict(nnx.state(ours)).keys() == {"kernel", "bias"}

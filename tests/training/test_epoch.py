@@ -1,0 +1,194 @@
+"""An epoch in one dispatch equals its steps one by one; the orders of the images."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from cnnlab.data import Split
+from cnnlab.data.augmentation import build_augmentation
+from cnnlab.training import Metrics, TrainState, make_train_step
+from cnnlab.training.epoch import Epoch, epoch_order, put_on_device, steps_per_epoch
+
+BATCH = 8
+IMAGES = 2 * BATCH + 3
+TX = optax.sgd(0.1, momentum=0.9)
+OPTIONS = {"augment": build_augmentation(noise=0.1)}
+
+
+class Convolutional(nnx.Module):
+    """XLA's own convolution, for which an epoch on CPU is one dispatch per step."""
+
+    def __init__(self, rngs: nnx.Rngs):
+        self.conv = nnx.Conv(1, 4, (3, 3), rngs=rngs)
+        self.norm = nnx.BatchNorm(4, rngs=rngs)
+        self.head = nnx.Linear(4, 3, rngs=rngs)
+
+    def __call__(self, images):
+        return self.head(nnx.relu(self.norm(self.conv(images))).mean(axis=(1, 2)))
+
+
+@pytest.fixture(scope="module")
+def data(split):
+    return put_on_device(split(IMAGES))
+
+
+@pytest.fixture(scope="module")
+def epoch(data, network):
+    """A compiled epoch; `epoch.traces` grows with every trace of the step."""
+    return compiled(network(), data, order=jnp.arange(IMAGES))
+
+
+def compiled(model, data, order, **options) -> Epoch:
+    step, traces = make_train_step(TX, **OPTIONS, jit=False), []
+
+    def noted(state, batch):
+        traces.append(batch["label"].shape[0])
+        return step(state, batch)
+
+    epoch = Epoch(noted, BATCH, **options)
+    epoch.traces = traces
+    assert epoch.compile(TrainState.create(model, TX), data, order) > 0
+    return epoch
+
+
+def one_by_one(state, data, chosen):
+    """The documented step over the same batches, one call each."""
+    step, total = make_train_step(TX, **OPTIONS), Metrics.zero()
+    for batch in chosen:
+        state, metrics = step(state, {"image": data.images[batch], "label": data.labels[batch]})
+        total = total + metrics
+    return state, total
+
+
+def batches(order, keep=True) -> list[np.ndarray]:
+    cut = [np.asarray(order)[i : i + BATCH] for i in range(0, len(order), BATCH)]
+    return [batch for batch in cut if keep or len(batch) == BATCH]
+
+
+def assert_close(got, expected):
+    """rtol 1e-5, atol 1e-6: two float32 programs of the same steps; whole numbers and keys exactly."""
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        if jnp.issubdtype(a.dtype, jnp.floating):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+        else:
+            assert (a == b).all()
+
+
+def test_an_epoch_equals_its_steps_one_by_one(epoch, data, network):
+    order = epoch_order("shuffled", 3, 1, IMAGES)
+    got = epoch.run(TrainState.create(network(), TX), Metrics.zero(), data, order, 0, 3)
+    expected = one_by_one(TrainState.create(network(), TX), data, batches(order))
+    assert_close(got, expected)
+    assert (int(got[0].step), int(got[1].count)) == (3, IMAGES)
+
+
+def test_without_an_order_the_batches_are_cut_in_the_order_of_the_data(data, network):
+    epoch = compiled(network(), data, order=None)
+    got = epoch.run(TrainState.create(network(), TX), Metrics.zero(), data, None, 0, 3)
+    expected = one_by_one(TrainState.create(network(), TX), data, batches(np.arange(IMAGES)))
+    assert_close(got, expected)
+
+
+def test_a_network_with_plain_convolutions_gives_the_same_numbers_step_by_step(data):
+    model = Convolutional(nnx.Rngs(0))
+    order = epoch_order("shuffled", 3, 1, IMAGES)
+    epoch = compiled(model, data, order)
+    assert epoch._looped == (jax.default_backend() != "cpu")
+    got = epoch.run(TrainState.create(model, TX), Metrics.zero(), data, order, 0, 3)
+    assert_close(got, one_by_one(TrainState.create(model, TX), data, batches(order)))
+
+
+def test_the_images_that_are_counted_are_those_of_the_batches(epoch, data, network):
+    """The short last batch has three images of its own, not padding: other numbers there, other weights."""
+    order = jnp.arange(IMAGES)
+    state, total = epoch.run(TrainState.create(network(), TX), Metrics.zero(), data, order, 2, 3)
+    assert (int(total.count), int(state.step)) == (3, 1)
+    changed = np.array(data.images)
+    changed[-1] = 255 - changed[-1]
+    other = put_on_device(Split(changed, np.array(data.labels)))
+    last, _ = epoch.run(TrainState.create(network(), TX), Metrics.zero(), other, order, 2, 3)
+    assert not np.array_equal(state.params["head"]["kernel"], last.params["head"]["kernel"])
+
+
+def test_dropping_the_last_batch_leaves_its_images_out(data, network):
+    order = epoch_order("shuffled", 3, 1, IMAGES)
+    epoch = compiled(network(), data, order, keep_last=False)
+    assert set(epoch.traces) == {BATCH}
+    steps = steps_per_epoch(IMAGES, BATCH, keep_last=False)
+    got = epoch.run(TrainState.create(network(), TX), Metrics.zero(), data, order, 0, steps)
+    assert_close(got, one_by_one(TrainState.create(network(), TX), data, batches(order, keep=False)))
+    assert int(got[1].count) == 2 * BATCH
+
+
+@pytest.mark.parametrize("cuts", [[0, 3], [0, 1, 3], [0, 2, 3], [0, 1, 2, 3], [0, 0, 1, 1, 3, 3]])
+def test_where_an_epoch_is_cut_into_chunks_changes_no_bit(epoch, data, network, differences, cuts):
+    order = epoch_order("shuffled", 5, 2, IMAGES)
+
+    def run(cuts):
+        state, total = TrainState.create(network(), TX), Metrics.zero()
+        for start, stop in zip(cuts, cuts[1:], strict=False):
+            state, total = epoch.run(state, total, data, order, start, stop)
+        return state, total
+
+    assert differences(run(cuts), run([0, 3])) == []
+    assert differences(run([0, 2]), run([0, 3])) != []  # negative control
+
+
+def test_nothing_is_traced_again_in_later_epochs_nor_for_another_seed_or_network(epoch, data, network):
+    before = len(epoch.traces)
+    assert set(epoch.traces) == {BATCH, IMAGES % BATCH}
+    for seed in (1, 2):
+        state = TrainState.create(network(seed), TX, seed=seed)
+        assert epoch.compile(state, data, jnp.arange(IMAGES)) == 0.0
+        for number in (1, 2):
+            order = epoch_order("shuffled", seed, number, IMAGES)
+            state, _ = epoch.run(state, Metrics.zero(), data, order, 0, 3)
+    assert len(epoch.traces) == before
+
+
+def test_the_state_that_goes_in_is_donated(epoch, data, network):
+    state = TrainState.create(network(), TX)
+    epoch.run(state, Metrics.zero(), data, jnp.arange(IMAGES), 0, 1)
+    assert state.params["head"]["kernel"].is_deleted()
+
+
+@pytest.mark.parametrize(("images", "size"), [(3, 8), (8, 8), (9, 8), (16, 8), (8, 1)])
+def test_any_number_of_images_is_counted_once(network, split, images, size):
+    data = put_on_device(split(images))
+    epoch = Epoch(make_train_step(TX, jit=False), size)
+    state = TrainState.create(network(), TX)
+    epoch.compile(state, data, None)
+    steps = steps_per_epoch(images, size, keep_last=True)
+    state, total = epoch.run(state, Metrics.zero(), data, None, 0, steps)
+    assert (int(state.step), int(total.count)) == (steps, images) == (-(-images // size), images)
+
+
+@pytest.mark.parametrize(
+    ("images", "keep", "steps"),
+    [(50_000, True, 1563), (50_000, False, 1562), (64, True, 2), (64, False, 2), (31, True, 1), (31, False, 0)],
+)
+def test_steps_per_epoch(images, keep, steps):
+    assert steps_per_epoch(images, 32, keep_last=keep) == steps
+
+
+def test_the_order_of_the_data_set_is_no_permutation_at_all():
+    assert epoch_order("dataset", 0, 1, 100) is None
+
+
+def test_permuted_is_one_permutation_for_all_epochs_and_another_for_another_seed():
+    first, second, other = (np.asarray(epoch_order("permuted", s, e, 100)) for s, e in ((0, 1), (0, 7), (1, 1)))
+    np.testing.assert_array_equal(first, second)
+    assert sorted(first) == list(range(100)) and not np.array_equal(first, np.arange(100))
+    assert not np.array_equal(first, other)
+
+
+def test_shuffled_is_a_permutation_of_its_own_for_every_seed_and_epoch():
+    orders = [np.asarray(epoch_order("shuffled", s, e, 100)) for s in (0, 1) for e in (1, 2, 3)]
+    orders.append(np.asarray(epoch_order("permuted", 0, 1, 100)))
+    assert len({tuple(order.tolist()) for order in orders}) == 7
+    for order in orders:
+        assert sorted(order) == list(range(100)) and order.dtype == np.int32
+    np.testing.assert_array_equal(orders[0], epoch_order("shuffled", 0, 1, 100))
