@@ -15,7 +15,7 @@ from pathlib import Path
 
 import cnnlab
 from cnnlab.data import DatasetNotFound
-from cnnlab.experiment import Runs
+from cnnlab.experiment import Runs, claim_folder
 from cnnlab.training import RunFolderError
 
 

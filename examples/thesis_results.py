@@ -24,7 +24,10 @@ _BEGIN, _END = "<!-- thesis table: begin (written by examples/thesis_study.py) -
 
 def gather(rows: Iterable[Any], out: Path) -> None:
     """Read every finished run below `out` and write what the docs show."""
-    table = [_read_row(row, out) for row in rows]
+    target = RESULTS / "thesis.json"
+    before = json.loads(target.read_text()) if target.exists() else {"rows": []}
+    known = {(entry["row"], run["seed"]): run for entry in before["rows"] for run in entry["runs"]}
+    table = [_read_row(row, out, known) for row in rows]
     finished = [entry for entry in table if entry["runs"]]
     if not finished:
         raise SystemExit(f"Expected finished runs in {out}, got none; do run examples/thesis_study.py first.")
@@ -33,20 +36,21 @@ def gather(rows: Iterable[Any], out: Path) -> None:
         entry["difference_to_literal"] = _difference(entry, reference) if reference else None
     RESULTS.mkdir(parents=True, exist_ok=True)
     FIGURES.mkdir(parents=True, exist_ok=True)
-    environments = [json.loads(path.read_text()) for path in sorted(out.glob("*/seed-*/environment.json"))]
-    value = {"claim": CLAIM, "rows": table, "environment": _common(environments)}
-    (RESULTS / "thesis.json").write_text(json.dumps(value, indent=1) + "\n")
+    target.write_text(json.dumps({"claim": CLAIM, "rows": table}, indent=1) + "\n")
     _write_csv(finished)
     _draw(finished, out)
     _write_table(table)
     print(f"wrote {RESULTS / 'thesis.json'}, {RESULTS / 'thesis.csv'}, {FIGURES}/thesis-*.png and the table of {PAGE}")
 
 
-def _read_row(row: Any, out: Path) -> dict[str, Any]:
+def _read_row(row: Any, out: Path, known: dict[tuple[str, int], dict[str, Any]]) -> dict[str, Any]:
+    """Return a row with its finished runs; those whose folder is gone as an earlier call has written them."""
     runs = []
     for seed in range(row.seeds):
         folder = out / row.name / f"seed-{seed}"
         if not (folder / "result.json").exists():
+            if (row.name, seed) in known:
+                runs.append(known[row.name, seed])
             continue
         result = json.loads((folder / "result.json").read_text())
         metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -62,6 +66,7 @@ def _read_row(row: Any, out: Path) -> dict[str, Any]:
                 "last_train_accuracy": metrics[-1]["train_accuracy"],
                 "train_seconds": result["train_seconds"],
                 "images_per_second": statistics.median(m["images_per_second"] for m in metrics),
+                "environment": _facts(json.loads((folder / "environment.json").read_text())),
             }
         )
     command = f"python examples/thesis_study.py --rows {row.name}"
@@ -86,15 +91,16 @@ def _difference(entry: dict[str, Any], reference: dict[str, Any]) -> dict[str, f
     return {"mean": entry["mean"] - reference["mean"], "standard_error": error}
 
 
-def _common(environments: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the entries on which all runs agree."""
-    first, *rest = environments
-    return {key: value for key, value in first.items() if all(other.get(key) == value for other in rest)}
+def _facts(environment: dict[str, Any]) -> dict[str, Any]:
+    """Return what matters of a run's environment.json."""
+    names = ("python", "jax", "jaxlib", "flax", "optax", "device_kind", "cpu", "git_revision", "started")
+    return {name: environment.get(name) for name in names}
 
 
 def _write_csv(table: list[dict[str, Any]]) -> None:
     with open(RESULTS / "thesis.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, ["row", *table[0]["runs"][0]])
+        fields = [name for name in table[0]["runs"][0] if name != "environment"]
+        writer = csv.DictWriter(file, ["row", *fields], extrasaction="ignore")
         writer.writeheader()
         for entry in table:
             writer.writerows({"row": entry["row"], **run} for run in entry["runs"])

@@ -74,7 +74,7 @@ def predict(
         names = [str(path) for path in paths]
         pixels = np.stack([read_image(path, (height, width), channels) for path in paths])
     probabilities = softmax(compute_logits(model, pixels), axis=-1)
-    labels: Sequence[str] = classes or known_classes or tuple(str(i) for i in range(probabilities.shape[-1]))
+    labels = tuple(classes or known_classes or (str(i) for i in range(probabilities.shape[-1])))
     order = np.argsort(-probabilities, axis=-1, kind="stable")[:, :top_k]
     return [
         Prediction(name, tuple(labels[i] for i in best), tuple(float(row[i]) for i in best))

@@ -15,7 +15,8 @@ from cnnlab.training.epoch import Epoch, epoch_order, put_on_device, steps_per_e
 BATCH = 8
 IMAGES = 2 * BATCH + 3
 TX = optax.sgd(0.1, momentum=0.9)
-OPTIONS = {"augment": build_augmentation(noise=0.1)}
+AUGMENT = build_augmentation(noise=0.1)
+STEP = make_train_step(TX, augment=AUGMENT)
 
 
 class Convolutional(nnx.Module):
@@ -42,7 +43,7 @@ def epoch(data, network):
 
 
 def compiled(model, data, order, **options) -> Epoch:
-    step, traces = make_train_step(TX, **OPTIONS, jit=False), []
+    step, traces = make_train_step(TX, augment=AUGMENT, jit=False), []
 
     def noted(state, batch):
         traces.append(batch["label"].shape[0])
@@ -56,9 +57,9 @@ def compiled(model, data, order, **options) -> Epoch:
 
 def one_by_one(state, data, chosen):
     """The documented step over the same batches, one call each."""
-    step, total = make_train_step(TX, **OPTIONS), Metrics.zero()
+    total = Metrics.zero()
     for batch in chosen:
-        state, metrics = step(state, {"image": data.images[batch], "label": data.labels[batch]})
+        state, metrics = STEP(state, {"image": data.images[batch], "label": data.labels[batch]})
         total = total + metrics
     return state, total
 
@@ -155,11 +156,11 @@ def test_the_state_that_goes_in_is_donated(epoch, data, network):
     assert state.params["head"]["kernel"].is_deleted()
 
 
-@pytest.mark.parametrize(("images", "size"), [(3, 8), (8, 8), (9, 8), (16, 8), (8, 1)])
+@pytest.mark.parametrize(("images", "size"), [(3, 8), (8, 8), (9, 8), (8, 1)])
 def test_any_number_of_images_is_counted_once(network, split, images, size):
     data = put_on_device(split(images))
     epoch = Epoch(make_train_step(TX, jit=False), size)
-    state = TrainState.create(network(), TX)
+    state = TrainState.create(network(dropout=0.0), TX)
     epoch.compile(state, data, None)
     steps = steps_per_epoch(images, size, keep_last=True)
     state, total = epoch.run(state, Metrics.zero(), data, None, 0, steps)
