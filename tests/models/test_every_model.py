@@ -133,7 +133,7 @@ def lenet_with_weights(weights: Any = None, **options: Any) -> nnx.Module:
     if weights is None:
         rng = np.random.default_rng(1)
         shapes = nnx.state(model, nnx.Param)
-        weights = jax.tree.map(lambda a: jnp.asarray(rng.uniform(-0.1, 0.15, a.shape), jnp.float32), shapes)
+        weights = jax.tree.map(lambda a: jnp.asarray(rng.uniform(-0.1, 0.1, a.shape), jnp.float32), shapes)
     nnx.update(model, weights)
     return model
 

@@ -1,0 +1,122 @@
+"""Training speed of the thesis' network on CPU: cnnlab, plain Flax and PyTorch, side by side in one run.
+
+    python benchmarks/lenet_step.py               # about 10 minutes on two cores, most of it torch.compile
+    python benchmarks/lenet_step.py --no-torch    # without PyTorch
+
+Each contender lives in a process of its own. In each round each of them trains one pass over the same
+images while all others sleep; benchmarks/README.md tells what is timed and how to read the result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from contender import PARAMETERS
+from measure import RESULTS, BenchmarkError, Worker, cpus, ratios, rotated, say, summary, table, versions, write_json
+
+JAX = ("cnnlab", "cnnlab, no noise", "plain flax")
+TORCH = ("torch eager", "torch eager channels_last", "torch compile", "torch compile channels_last")
+# So few steps show speed but no learning: the first hundred of this network leave the loss where it was.
+STEPS_THAT_LEARN = 1000
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Read the options, measure, print the table, write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5, help="times each contender is timed (5)")
+    parser.add_argument("--steps", type=int, default=500, help="training steps of 32 images per time (500)")
+    parser.add_argument("--threads", type=int, default=2, help="CPUs and threads of each contender (2)")
+    parser.add_argument("--no-torch", action="store_true", help="leave PyTorch out")
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=JAX + TORCH, help="these contenders only")
+    parser.add_argument("--out", type=Path, default=RESULTS / "lenet_step.json", help="the JSON file to write")
+    args = parser.parse_args(arguments)
+    try:
+        if args.rounds < 1 or args.steps < 1:
+            raise BenchmarkError("Expected --rounds and --steps of at least 1.")
+        names = [name for name in JAX + TORCH if not args.only or name in args.only]
+        names = [name for name in names if name in JAX or not args.no_torch]
+        if not names:
+            raise BenchmarkError("Expected at least one contender, got none; do leave out --only or --no-torch.")
+        if set(names) & set(TORCH) and importlib.util.find_spec("torch") is None:
+            raise BenchmarkError(
+                "Expected PyTorch as the peer, got none; do install it (pip install torch==2.13.0) or pass --no-torch."
+            )
+        os.environ["JAX_PLATFORMS"] = "cpu"
+        contenders = measure(names, rounds=args.rounds, steps=args.steps, threads=args.threads)
+    except BenchmarkError as error:
+        sys.exit(f"lenet_step.py: {error}")
+    peers = [name for name in names if name in TORCH]
+    if peers:
+        speeds = {name: contenders[name]["images_per_second"]["values"] for name in names}
+        for name, ratio in ratios(speeds, peers).items():
+            contenders[name]["ratio_to_best_torch"] = ratio
+    print(report(contenders))
+    settings = {"rounds": args.rounds, "steps": args.steps, "batch_size": 32, "threads": args.threads}
+    write_json(args.out, "lenet_step", {"settings": settings, "contenders": contenders}, **versions("torch"))
+    print(f"\n{args.out}")
+
+
+def measure(names: list[str], *, rounds: int, steps: int, threads: int) -> dict[str, dict[str, Any]]:
+    """Start all contenders, then time each once per round; return what each measured."""
+    workers: dict[str, Worker] = {}
+    passes: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    try:
+        for name in names:
+            say(f"{name}: compiling and warming up ...")
+            script = "lenet_jax.py" if name in JAX else "lenet_torch.py"
+            options = {"kind": name, "steps": steps, "threads": threads, "cpus": cpus(threads)}
+            workers[name] = Worker(name, script, options)
+            passes[name].append(workers[name].ask("warm up"))
+        for number, order in enumerate(rotated(names, rounds), start=1):
+            for name in order:
+                passes[name].append(workers[name].ask("run"))
+            say(f"round {number} of {rounds}")
+    finally:
+        for worker in workers.values():
+            worker.close()
+    return {name: describe(name, passes[name]) for name in names}
+
+
+def describe(name: str, passes: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what is reported of a contender; BenchmarkError unless it trained the network in question.
+
+    Args:
+        name: the contender.
+        passes: its answers, the warm-up first.
+    """
+    first, timed = passes[0], passes[1:]
+    losses = [a["loss"] for a in passes]
+    if first["parameters"] != PARAMETERS:
+        raise BenchmarkError(f"Expected {PARAMETERS} parameters in {name}, got {first['parameters']}.")
+    learnt = len(passes) * first["images"] // 32 >= STEPS_THAT_LEARN
+    if not all(loss == loss for loss in losses) or (learnt and not losses[-1] < losses[0]):
+        raise BenchmarkError(f"Expected the loss of {name} to fall, got {losses}.")
+    return {
+        "images_per_second": summary([a["images"] / a["seconds"] for a in timed]),
+        "seconds": [a["seconds"] for a in timed],
+        "losses": losses,
+        "parameters": first["parameters"],
+        "compile_seconds": first["compile_seconds"],
+        "idle_cpu_seconds": max(a["idle_cpu_seconds"] for a in timed),
+        **{key: first[key] for key in ("way", "trial_seconds") if key in first},
+    }
+
+
+def report(contenders: dict[str, dict[str, Any]]) -> str:
+    """Return the table: images/s (median, least, most) and the ratio to the best PyTorch row of each round."""
+    rows = []
+    for name, found in contenders.items():
+        speed, ratio = found["images_per_second"], found.get("ratio_to_best_torch")
+        against = f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})" if ratio else "-"
+        row = [name, *(f"{speed[key]:,.0f}" for key in ("median", "min", "max")), against, found.get("way", "")]
+        rows.append(row)
+    return table(["contender", "images/s", "min", "max", "against best torch", "way"], rows)
+
+
+if __name__ == "__main__":
+    main()
