@@ -11,13 +11,27 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from contender import PARAMETERS
-from measure import RESULTS, BenchmarkError, Worker, cpus, ratios, rotated, say, summary, table, versions, write_json
+from measure import (
+    RESULTS,
+    BenchmarkError,
+    Worker,
+    cpus,
+    ratios,
+    rotated,
+    say,
+    summary,
+    table,
+    update_page,
+    versions,
+    write_json,
+)
 
 JAX = ("cnnlab", "cnnlab, no noise", "plain flax")
 TORCH = ("torch eager", "torch eager channels_last", "torch compile", "torch compile channels_last")
@@ -34,6 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--no-torch", action="store_true", help="leave PyTorch out")
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=JAX + TORCH, help="these contenders only")
     parser.add_argument("--out", type=Path, default=RESULTS / "lenet_step.json", help="the JSON file to write")
+    parser.add_argument("--page", type=Path, help="put the table into this page of the docs too")
     args = parser.parse_args(arguments)
     try:
         if args.rounds < 1 or args.steps < 1:
@@ -58,6 +73,8 @@ def main(arguments: list[str] | None = None) -> None:
     print(report(contenders))
     settings = {"rounds": args.rounds, "steps": args.steps, "batch_size": 32, "threads": args.threads}
     write_json(args.out, "lenet_step", {"settings": settings, "contenders": contenders}, **versions("torch"))
+    if args.page is not None:
+        update_page(args.page, "lenet_step", f"{describe_run(args.out)}\n\n{report(contenders)}")
     print(f"\n{args.out}")
 
 
@@ -105,6 +122,16 @@ def describe(name: str, passes: list[dict[str, Any]]) -> dict[str, Any]:
         "idle_cpu_seconds": max(a["idle_cpu_seconds"] for a in timed),
         **{key: first[key] for key in ("way", "trial_seconds") if key in first},
     }
+
+
+def describe_run(path: Path) -> str:
+    """Return one line on a result: hardware, versions, rounds."""
+    result = json.loads(path.read_text(encoding="utf-8"))
+    env, settings = result["environment"], result["settings"]
+    return (
+        f"{env['cpu']}, {settings['threads']} threads; Python {env['python']}, jax {env['jax']}, torch {env['torch']}; "
+        f"{settings['rounds']} rounds of {settings['steps']} steps; {env['started'][:10]}"
+    )
 
 
 def report(contenders: dict[str, dict[str, Any]]) -> str:

@@ -155,3 +155,13 @@ def write_json(path: Path, benchmark: str, measured: Mapping[str, Any], **enviro
     content = {"benchmark": benchmark, "environment": {**describe_environment(), **environment}, **measured}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def update_page(page: Path, name: str, text: str) -> None:
+    """Put a table, as it is printed, between the markers `<!-- NAME: begin ... -->` and `<!-- NAME: end -->`."""
+    before, marked, rest = page.read_text(encoding="utf-8").partition(f"<!-- {name}: begin")
+    comment, closed, rest = rest.partition("-->")
+    _, end, after = rest.partition(f"<!-- {name}: end -->")
+    if not (marked and closed and end):
+        raise BenchmarkError(f"Expected the markers of {name} in {page}, got none; do put them there.")
+    page.write_text(f"{before}{marked}{comment}-->\n\n```\n{text}\n```\n\n{end}{after}", encoding="utf-8")

@@ -161,3 +161,14 @@ def test_a_contender_that_dies_is_named_with_its_last_words(room):
             worker.ask("warm up")
     finally:
         worker.close()
+
+
+def test_a_table_replaces_what_stood_between_the_markers_of_a_page(room, tmp_path):
+    measure, page = room("measure"), tmp_path / "page.md"
+    page.write_text("before\n<!-- speed: begin (by me) -->\nold\n<!-- speed: end -->\nafter\n")
+    for text in ("first", "second"):
+        measure.update_page(page, "speed", text)
+    expected = "before\n<!-- speed: begin (by me) -->\n\n```\nsecond\n```\n\n<!-- speed: end -->\nafter\n"
+    assert page.read_text() == expected
+    with pytest.raises(measure.BenchmarkError, match="Expected the markers of width"):
+        measure.update_page(page, "width", "text")
