@@ -29,9 +29,8 @@ def load_dataset(
             - `"digits"`: 1,797 images of 8x8 pixels that come with scikit-learn;
             - `"cifar10"`: 60,000 images of 32x32 pixels, see below;
             - `"folder:PATH"`: images in one sub-folder per class, see `cnnlab.data.folder`;
-            - `"mnist"`, `"emnist/letters"`, `"cifar100:3.0.2"` ...: any image-classification set of
-            TensorFlow Datasets,
-              `name[/config][:version]`; TensorFlow is not needed.
+            - `"mnist"`, `"emnist/letters"`, `"cifar100:3.0.2"` ...: any image-classification set of TensorFlow
+              Datasets, `name[/config][:version]`; TensorFlow is not needed.
 
             Folders, digits and TFDS sets take options: `?size=64` or `?size=64x48` (height x width) scales every
             image to cover that size and cuts out its middle; folders also take `?channels=1`, as in

@@ -78,8 +78,9 @@ def make_train_step(
             a larger program.
 
     Returns:
-        A function of a `TrainState` and a batch `{"image": uint8 (or float in [0, 1]) [b, h, w, c],
-        "label": int32 [b]}`, giving the next state and the `Metrics` of the batch (before the update).
+        A function of a `TrainState` and a batch, giving the next state and the `Metrics` of the batch (before the
+        update). The batch is a dictionary: `"image"` is uint8, or float in [0, 1], `[b, h, w, c]`; `"label"` is int32
+        `[b]`.
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
