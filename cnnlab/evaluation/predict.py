@@ -41,7 +41,7 @@ class Prediction:
 
 def predict(
     model: nnx.Module,
-    images: Sequence[str | Path] | np.ndarray,
+    images: str | Path | Sequence[str | Path] | np.ndarray,
     *,
     classes: Sequence[str] | None = None,
     image_shape: tuple[int, int, int] | None = None,
@@ -63,6 +63,8 @@ def predict(
     """
     if top_k < 1:
         raise ValueError(f"Expected top_k of at least 1, got {top_k}.")
+    if isinstance(images, str | Path):
+        images = [images]
     if len(images) == 0:
         raise ValueError("Expected at least one image, got none; do name image files.")
     known_classes, known_shape = getattr(model, "classes", None), getattr(model, "image_shape", None)
@@ -75,6 +77,8 @@ def predict(
         pixels = np.stack([read_image(path, (height, width), channels) for path in paths])
     probabilities = softmax(compute_logits(model, pixels), axis=-1)
     labels = tuple(classes or known_classes or (str(i) for i in range(probabilities.shape[-1])))
+    if len(labels) < probabilities.shape[-1]:
+        raise ValueError(f"Expected a name for each of {probabilities.shape[-1]} classes, got {len(labels)} names.")
     order = np.argsort(-probabilities, axis=-1, kind="stable")[:, :top_k]
     return [
         Prediction(name, tuple(labels[i] for i in best), tuple(float(row[i]) for i in best))

@@ -140,3 +140,12 @@ def test_a_file_that_is_no_image_is_an_error_that_names_it(files: list[Path]) ->
     files[1].write_text("words")
     with pytest.raises(ImageError, match="b.png"):
         predict(Ink(), files)
+
+
+def test_one_file_needs_no_list(files: list[Path]) -> None:
+    assert predict(Ink(), files[0]) == predict(Ink(), [files[0]]) == predict(Ink(), str(files[0]))
+
+
+def test_too_few_names_are_one_line_that_counts_them() -> None:
+    with pytest.raises(ValueError, match="a name for each of 4 classes, got 2 names"):
+        predict(Ink(), pixels_of(0), classes=("a", "b"))
