@@ -17,7 +17,9 @@ Augmentation = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def to_float(images: jax.Array) -> jax.Array:
-    """Turn uint8 images into float32 in [0, 1]."""
+    """Turn integer images, 0 to 255, into float32 in [0, 1]; images that are floats stay as they are."""
+    if jnp.issubdtype(images.dtype, jnp.floating):
+        return images
     return images.astype(jnp.float32) / 255.0
 
 

@@ -25,7 +25,7 @@ def compute_logits(model: nnx.Module, images: np.ndarray, *, batch_size: int | N
         images: uint8, or float in [0, 1], `[n, height, width, channels]`.
         batch_size: images per pass.
     """
-    structure, params, extra = split_model(nnx.clone(model))
+    structure, params, extra = split_model(model)
     return np.asarray(infer(structure, params, extra, jnp.asarray(images), batch_size=batch_size))
 
 

@@ -45,8 +45,7 @@ def _infer(structure: Structure, params: Any, extra: Any, images: jax.Array, *, 
     model = structure.merge(params, extra, train=False)
 
     def logits(batch: jax.Array) -> jax.Array:
-        batch = to_float(batch) if batch.dtype == jnp.uint8 else batch
-        return model(batch).astype(jnp.float32)  # pyright: ignore[reportCallIssue]
+        return model(to_float(batch)).astype(jnp.float32)  # pyright: ignore[reportCallIssue]
 
     batches = padded.reshape(-1, size, *images.shape[1:])
     return jax.lax.map(logits, batches).reshape(n + padding, -1)[:n]

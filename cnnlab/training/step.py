@@ -84,7 +84,7 @@ def make_train_step(
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        images, labels = _as_float(batch["image"]), batch["label"]
+        images, labels = to_float(batch["image"]), batch["label"]
         if augment is not None:
             images = augment(images, jax.random.fold_in(jax.random.key(state.seed), state.step))
 
@@ -118,14 +118,10 @@ def make_eval_step(*, loss: Loss = cross_entropy, jit: bool = True) -> Callable[
     """
 
     def step(state: TrainState, batch: Batch) -> Metrics:
-        logits = state.model(_as_float(batch["image"]))  # pyright: ignore[reportCallIssue]
+        logits = state.model(to_float(batch["image"]))  # pyright: ignore[reportCallIssue]
         return _metrics(loss(logits, batch["label"]), logits, batch["label"], batch.get("mask"))
 
     return jax.jit(step) if jit else step
-
-
-def _as_float(images: jax.Array) -> jax.Array:
-    return to_float(images) if images.dtype == jnp.uint8 else images
 
 
 def _metrics(losses: jax.Array, logits: jax.Array, labels: jax.Array, mask: jax.Array | None = None) -> Metrics:

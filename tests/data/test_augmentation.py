@@ -103,3 +103,8 @@ def test_the_key_alone_decides_compiled_or_not(images: np.ndarray, key: jax.Arra
     np.testing.assert_allclose(first, augment(jnp.asarray(images), key), rtol=0, atol=FLOAT32)
     other = compiled(images, jax.random.fold_in(key, 1))
     assert np.mean(np.asarray(first) == np.asarray(other)) < 0.01
+
+
+def test_images_that_are_floats_already_stay_as_they_are() -> None:
+    images = jnp.asarray([[[[0.25]]]], jnp.bfloat16)
+    assert to_float(images) is images
