@@ -2,7 +2,7 @@
 
     python examples/choose_lenet_recipe.py
 
-Time: about 10 minutes on one core of a 2.8 GHz Xeon. Writes docs/results/lenet-modern-choice.json.
+Time: 48 epochs in all, not timed on a quiet machine. Writes docs/results/lenet-modern-choice.json.
 """
 
 import json

@@ -5,7 +5,7 @@
     python examples/cifar10_lenet.py --seeds 5 --protocol held-out  # 5,000 training images steer, test read once
     python examples/cifar10_lenet.py --epochs 3                     # a first look
 
-Time: about 7 minutes to convergence (50 to 75 epochs) on two cores of a 2.8 GHz Xeon.
+Time: 12 to 32 minutes to convergence (51 to 69 epochs) on one core of a busy 2.8 GHz Xeon.
 Expect: about 60 % at the best epoch, not the 65 % of the thesis; docs/reproduction.md tells why we think so.
 """
 

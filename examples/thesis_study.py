@@ -4,7 +4,7 @@
     python examples/thesis_study.py --rows literal flatten --workers 1
     python examples/thesis_study.py --gather             # only write table and figures from what is there
 
-Time: about 7 minutes a run on one core of a 2.8 GHz Xeon (AVX-512), 33 runs in all.
+Time: 12 to 32 minutes a run on one core of a busy 2.8 GHz Xeon (docs/results/thesis.json), 39 runs.
 Writes: a run folder per row and seed in runs/thesis-study, then docs/results/thesis.json and its figures.
 Expect: 59 to 61 % at the best epoch of each reading, not 65 %. See docs/reproduction.md.
 """
