@@ -104,7 +104,7 @@ class SoftmaxTwice(nnx.Module):
         return nnx.softmax(self.network(images))
 
 
-@register_model
+@register_model(paper="M. N. Careddu, 'Convolutional Neural Network: studio e applicazione in Julia'")
 def lenet(
     num_classes: int = 10,
     *,

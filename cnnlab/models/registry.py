@@ -6,7 +6,8 @@ import contextlib
 import difflib
 import fnmatch
 import inspect
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any
@@ -19,13 +20,23 @@ ENTRY_POINT_GROUP = "cnnlab.models"
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What the registry knows of an architecture."""
+    """What the registry knows of an architecture.
+
+    Attributes:
+        name: what `create_model` calls it.
+        build: the function that builds it.
+        family: the file it is defined in, e.g. "resnet".
+        summary: one line on what it is.
+        input_size: height and width in pixels of the images it is meant for.
+        paper: where it was published; empty where it was not.
+    """
 
     name: str
     build: Builder
     family: str
     summary: str
     input_size: int
+    paper: str = ""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -54,15 +65,20 @@ class ModelRegistry:
         """Return the model called `name`; ValueError with the nearest names when there is none."""
         self._load_plugins()
         if name not in self._models:
-            near = difflib.get_close_matches(name, self._models, n=3, cutoff=0.5)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"one of {', '.join(sorted(self._models))}."
-            raise ValueError(f"Expected the name of a registered model, got {name!r}; {hint}")
+            raise ValueError(f"Expected the name of a registered model, got {name!r}; {_hint(name, self._models)}")
         return self._models[name]
 
-    def names(self, pattern: str = "*") -> list[str]:
-        """Return the sorted names that match a shell pattern such as "res*"."""
+    def names(self, pattern: str = "*", family: str | None = None) -> list[str]:
+        """Return the sorted names that match a shell pattern such as "res*"; of one family, if it is named.
+
+        ValueError with the nearest names for a family that no model has.
+        """
         self._load_plugins()
-        return sorted(fnmatch.filter(self._models, pattern))
+        families = {info.family for info in self._models.values()}
+        if family is not None and family not in families:
+            raise ValueError(f"Expected a family of models, got {family!r}; {_hint(family, families)}")
+        models = [name for name, info in self._models.items() if family in (None, info.family)]
+        return sorted(fnmatch.filter(models, pattern), key=_natural)
 
     @contextlib.contextmanager
     def temporarily(self) -> Iterator[None]:
@@ -82,11 +98,29 @@ class ModelRegistry:
                 entry_point.load()
 
 
+def _hint(name: str, known: Iterable[str]) -> str:
+    """The nearest of the known names, or all of them."""
+    names = sorted(known, key=_natural)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(near)}?" if near else f"one of {', '.join(names)}."
+
+
+def _natural(name: str) -> list[tuple[bool, int, str]]:
+    """A sorting key under which resnet18 comes before resnet101."""
+    parts = re.findall(r"\d+|\D+", name)
+    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]
+
+
 REGISTRY = ModelRegistry()
 
 
 def register_model(
-    build: Builder | None = None, *, name: str | None = None, family: str | None = None, input_size: int = 32
+    build: Builder | None = None,
+    *,
+    name: str | None = None,
+    family: str | None = None,
+    input_size: int = 32,
+    paper: str = "",
 ):
     """Register a function `build(num_classes=10, *, rngs, **options) -> nnx.Module`; use as a decorator.
 
@@ -95,6 +129,7 @@ def register_model(
         name: another name.
         family: by default the name of the module that defines the builder.
         input_size: height and width in pixels of the images it is meant for.
+        paper: where it was published, e.g. "He et al. 2015, arXiv:1512.03385".
 
     Raises:
         ValueError: the name is taken.
@@ -109,7 +144,7 @@ def register_model(
     def register(build: Builder) -> Builder:
         summary = (inspect.getdoc(build) or "").partition("\n")[0]
         model_family = family or build.__module__.rpartition(".")[2]
-        REGISTRY.add(ModelInfo(name or build.__name__, build, model_family, summary, input_size))
+        REGISTRY.add(ModelInfo(name or build.__name__, build, model_family, summary, input_size, paper))
         return build
 
     return register if build is None else register(build)
@@ -133,9 +168,17 @@ def create_model(name: str, *, rngs: nnx.Rngs | None = None, **options: Any) -> 
     return info.build(rngs=nnx.Rngs(0) if rngs is None else rngs, **options)
 
 
-def list_models(pattern: str = "*") -> list[str]:
-    """Return the names of the registered models that match a shell pattern, sorted."""
-    return REGISTRY.names(pattern)
+def list_models(pattern: str = "*", *, family: str | None = None) -> list[str]:
+    """Return the names of the registered models, sorted.
+
+    Args:
+        pattern: a shell pattern such as "res*".
+        family: only models of this family, such as "resnet".
+
+    Raises:
+        ValueError: no model has this family.
+    """
+    return REGISTRY.names(pattern, family)
 
 
 def model_info(name: str) -> ModelInfo:

@@ -109,6 +109,17 @@ def test_list_models_is_sorted_and_takes_shell_patterns() -> None:
     assert {"lenet", "joy", "toy_a", "toy_b"} <= set(list_models())
 
 
+def test_list_models_knows_families_and_sorts_numbers_as_numbers() -> None:
+    with REGISTRY.temporarily():
+        for name in ("zoo101", "zoo18"):
+            register_model(small, name=name, family="zoo", paper="A. Author 2026")
+        assert list_models(family="zoo") == ["zoo18", "zoo101"]
+        assert list_models("*8", family="zoo") == ["zoo18"]
+        assert model_info("zoo18").paper == "A. Author 2026"
+        with pytest.raises(ValueError, match="Expected a family of models, got 'zo'; did you mean zoo?"):
+            list_models(family="zo")
+
+
 def test_temporarily_forgets_what_was_registered_inside_even_after_an_error() -> None:
     before = list_models()
     with pytest.raises(RuntimeError), REGISTRY.temporarily():
