@@ -19,6 +19,10 @@ Pads = Sequence[tuple[int, int]]
 
 # Beyond this many products (kernel area x input channels) XLA's own convolution on CPU wins.
 _MOST_PRODUCTS_PER_OUTPUT = 160
+# Each block is a slice of its own in the program: more of them, and compiling takes longer than training.
+_MOST_BLOCKS = 64
+# The product may have so many times the multiply-adds of the convolution; with more zeros in the band, XLA's wins.
+_MOST_WASTE = 3.0
 # Cost of copying one number into a block, in multiply-adds of a matrix product (measured, AVX-512).
 _COPY_COST = 64
 
@@ -39,15 +43,19 @@ def choose_block(
     if kh * kw == 1 or kh * kw * ci > _MOST_PRODUCTS_PER_OUTPUT or height < pool[0] or width < pool[1]:
         return None
 
+    def blocks(block: tuple[int, int]) -> int:
+        return -(-height // block[0]) * -(-width // block[1])
+
+    def taps(block: tuple[int, int]) -> int:
+        return (block[0] + kh - 1) * (block[1] + kw - 1) * ci
+
     def cost(block: tuple[int, int]) -> float:
-        p, q = block
-        blocks = -(-height // p) * -(-width // q)
-        taps = (p + kh - 1) * (q + kw - 1) * ci
-        return blocks * taps * (max(p * q * co, 16) + _COPY_COST)
+        return blocks(block) * taps(block) * (max(block[0] * block[1] * co, 16) + _COPY_COST)
 
     sides = (1, 2, 3, 4, 6, 7, 8)
     sizes = [(p, q) for p in sides for q in sides if p <= height and q <= width]
     sizes = [(p, q) for p, q in sizes if p % pool[0] == 0 and q % pool[1] == 0]
+    sizes = [size for size in sizes if blocks(size) <= _MOST_BLOCKS and taps(size) <= _MOST_WASTE * kh * kw * ci]
     return min(sizes, key=cost, default=None)
 
 

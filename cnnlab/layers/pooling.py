@@ -1,4 +1,4 @@
-"""Max, min and average pooling over `[batch, height, width, channels]`."""
+"""Max, min and average pooling over `[batch, height, width, channels]`: in windows, global and adaptive."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
@@ -43,6 +44,46 @@ def avg_pool(images: jax.Array, window: Window, strides: Window | None = None, p
     """Take the mean of each window (padded zeros count). Arguments and result as `max_pool`."""
     window, strides = _pair(window), _pair(window if strides is None else strides)
     return nnx.avg_pool(images, window_shape=window, strides=strides, padding=padding)  # pyright: ignore[reportArgumentType]
+
+
+def global_avg_pool(images: jax.Array) -> jax.Array:
+    """Take the mean over all pixels: `[batch, height, width, channels]` to `[batch, channels]`."""
+    return images.mean(axis=(-3, -2))
+
+
+def global_max_pool(images: jax.Array) -> jax.Array:
+    """Take the maximum over all pixels: `[batch, height, width, channels]` to `[batch, channels]`.
+
+    The gradient is shared evenly among equal maxima.
+    """
+    return images.max(axis=(-3, -2))
+
+
+def adaptive_avg_pool(images: jax.Array, size: Window) -> jax.Array:
+    """Take the means of a grid of `size` windows that cover the images, as PyTorch's `AdaptiveAvgPool2d`.
+
+    Window i of n over h rows has the rows floor(i h / n) to ceil((i + 1) h / n) - 1. Windows overlap where n does not
+    divide h, and repeat pixels where h is smaller than n.
+
+    Args:
+        images: `[batch, height, width, channels]`.
+        size: side of the square result, or `(height, width)`.
+
+    Returns:
+        `[batch, *size, channels]`.
+
+    Raises:
+        ValueError: a size that is not positive.
+    """
+    if min(_pair(size)) < 1:
+        raise ValueError(f"Expected a positive size of the pooled images, got {size!r}; do ask for 1 or more.")
+    for axis, count in zip((1, 2), _pair(size), strict=True):
+        length = images.shape[axis]
+        if length != count:
+            bounds = [(i * length // count, -(-(i + 1) * length // count)) for i in range(count)]
+            means = [lax.slice_in_dim(images, start, end, axis=axis).mean(axis) for start, end in bounds]
+            images = jnp.stack(means, axis)
+    return images
 
 
 def _pair(value: Window) -> tuple[int, int]:

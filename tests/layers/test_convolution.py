@@ -306,6 +306,21 @@ def test_no_block_is_chosen_where_blocks_do_not_pay(kernel: tuple[int, ...], poo
     assert choose_block(shape, kernel, ((0, 0), (0, 0)), pool) is None
 
 
+@pytest.mark.parametrize(
+    ("shape", "kernel", "padding"),
+    [
+        ((4, 224, 224, 3), (5, 5, 3, 8), 2),  # 784 blocks of the largest size
+        ((4, 64, 64, 3), (3, 3, 3, 64), 1),  # one block for every pixel would cost least, and never compile
+        ((4, 32, 32, 16), (3, 3, 16, 16), 1),  # 64 blocks are four times the work
+    ],
+    ids=str,
+)
+def test_no_block_is_chosen_where_there_would_be_many_or_mostly_zeros(
+    shape: tuple[int, ...], kernel: tuple[int, ...], padding: int
+) -> None:
+    assert choose_block(shape, kernel, ((padding, padding), (padding, padding))) is None
+
+
 def test_without_a_block_the_program_on_cpu_is_the_convolution_of_lax() -> None:
     shapes = (1, 8, 8, 64), (3, 3, 64, 8)
     assert "stablehlo.convolution" in text_for("cpu", convolve, *shapes)
