@@ -53,6 +53,9 @@ class LeNet(nnx.Module):
             raise ValueError(f"Expected images of at least 16 pixels for lenet, got {image_size}; do resize them.")
         if len(filters) != 2:
             raise ValueError(f"Expected two numbers of filters, got filters={filters!r}.")
+        for name, numbers in (("hidden", hidden), ("filters", filters)):
+            if min(numbers, default=1) < 1:
+                raise ValueError(f"Expected {name} of at least 1 each, got {name}={numbers!r}; do choose larger ones.")
         init = nnx.initializers.glorot_uniform() if kernel_init is None else kernel_init
         options: dict[str, Any] = dict(kernel_init=init, dtype=dtype, rngs=rngs)
         self.conv1 = Conv(in_channels, filters[0], _KERNEL, padding="VALID", **options)

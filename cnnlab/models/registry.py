@@ -5,14 +5,19 @@ from __future__ import annotations
 import contextlib
 import difflib
 import fnmatch
+import functools
 import inspect
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flax import nnx
+
+if TYPE_CHECKING:
+    from .summary import Summary
 
 Builder = Callable[..., nnx.Module]
 ENTRY_POINT_GROUP = "cnnlab.models"
@@ -43,6 +48,32 @@ class ModelInfo:
         """Options of the builder with their defaults, without `rngs`."""
         parameters = inspect.signature(self.build).parameters.values()
         return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+
+    @property
+    def parameters(self) -> int:
+        """Trained numbers with the default options; counted when first asked for, no weight is allocated."""
+        return self._summary.parameters
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiply-adds of one image of `input_size`, forward, with the default options (see `cnnlab.summarize`)."""
+        return self._summary.multiply_adds
+
+    @functools.cached_property
+    def _summary(self) -> Summary:
+        from .summary import summarize_info
+
+        return summarize_info(self)
+
+    def create(self, *, rngs: nnx.Rngs | None = None, **options: Any) -> nnx.Module:
+        """Build it, as `create_model` does; the network notes name and options (as JSON) in `made_by`."""
+        unknown = ", ".join(sorted(set(options) - set(self.options)))
+        if unknown:
+            raise ValueError(f"Expected options of {self.name} ({', '.join(self.options)}), got {unknown}.")
+        model = self.build(rngs=nnx.Rngs(0) if rngs is None else rngs, **options)
+        with contextlib.suppress(TypeError):  # an option that is no plain value: then no note
+            model.made_by = (self.name, json.dumps(options))  # pyright: ignore[reportAttributeAccessIssue]
+        return model
 
 
 class ModelRegistry:
@@ -161,11 +192,7 @@ def create_model(name: str, *, rngs: nnx.Rngs | None = None, **options: Any) -> 
     Raises:
         ValueError: unknown name, or an option that the model does not have.
     """
-    info = REGISTRY.get(name)
-    unknown = set(options) - set(info.options)
-    if unknown:
-        raise ValueError(f"Expected options of {name} ({', '.join(info.options)}), got {', '.join(sorted(unknown))}.")
-    return info.build(rngs=nnx.Rngs(0) if rngs is None else rngs, **options)
+    return REGISTRY.get(name).create(rngs=rngs, **options)
 
 
 def list_models(pattern: str = "*", *, family: str | None = None) -> list[str]:

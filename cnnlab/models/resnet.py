@@ -1,0 +1,237 @@
+"""Residual networks and their plain twins (He et al. 2015), the family for ImageNet."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from flax.typing import Dtype
+
+from cnnlab.layers import BasicBlock, BatchNorm, Bottleneck, Conv, global_avg_pool, max_pool
+from cnnlab.layers.residual import Shortcut, StrideIn, he_normal_fan_out
+
+from .registry import Builder, register_model
+
+Stem = Literal["imagenet", "cifar"]
+Block = Literal["basic", "bottleneck"]
+
+_PAPER = "He et al. 2015, 'Deep Residual Learning for Image Recognition', arXiv:1512.03385"
+_SMALLEST_FOR_IMAGENET = 64
+
+# Uniform in +- 1 / sqrt(fan_in), as the libraries of the field start their dense layers.
+_head_init = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+class ResNet(nnx.Module):
+    """A stem, stages of residual blocks, the mean over all pixels and one dense layer.
+
+    Stage i has `depths[i]` blocks of `width * 2**i` filters; the first block of every stage but the first halves
+    height and width. Convolutions have no bias, start He normal (fan out) and are followed by BatchNorm, which
+    starts as scale 1 and bias 0; the head starts uniform in +- 1 / sqrt(fan in), its bias zero.
+
+    Source: K. He et al., "Deep Residual Learning for Image Recognition", 2015, arXiv:1512.03385.
+
+    Args:
+        block: "basic" (two 3x3 convolutions) or "bottleneck" (1x1, 3x3, 1x1; four times as many channels out).
+        depths: blocks of each stage; any number of stages.
+        num_classes: outputs; 0 leaves out the last layer, so that the network returns features.
+        width: filters of the stem and of the first stage.
+        stem: "imagenet" is a 7x7 convolution of stride 2 and 3x3 max pooling of stride 2; "cifar" one 3x3 convolution.
+        skip: whether blocks have a skip connection; False builds the plain twin.
+        shortcut: "A" (identity, zeros for new channels), "B" (projection where the shape changes) or "C" (projection
+            everywhere); see `cnnlab.layers.ResidualBlock`.
+        stride_in: which convolution of a bottleneck has the stride: "3x3", or "1x1" as in the paper.
+        stochastic_depth: probability to drop the last block's residual branch; it falls linearly to the first's.
+        squeeze_excite: whether blocks weigh their channels (Hu et al. 2018).
+        in_channels: channels of the images.
+        dtype: computation type; None keeps that of the inputs and parameters.
+        rngs: source of the initial weights and of the drops.
+    """
+
+    def __init__(
+        self,
+        block: Block,
+        depths: Sequence[int],
+        num_classes: int = 10,
+        *,
+        width: int = 64,
+        stem: Stem = "imagenet",
+        skip: bool = True,
+        shortcut: Shortcut = "B",
+        stride_in: StrideIn = "3x3",
+        stochastic_depth: float = 0.0,
+        squeeze_excite: bool = False,
+        in_channels: int = 3,
+        dtype: Dtype | None = None,
+        rngs: nnx.Rngs,
+    ):
+        if block not in ("basic", "bottleneck"):
+            raise ValueError(f"Expected block to be basic or bottleneck, got {block!r}; do choose one of the two.")
+        if stem not in ("imagenet", "cifar"):
+            raise ValueError(f"Expected stem to be imagenet or cifar, got {stem!r}; do choose one of the two.")
+        if not depths or min(depths) < 1:
+            raise ValueError(
+                f"Expected at least one block in each stage, got depths={depths!r}; do leave out the stage."
+            )
+        dtype = None if dtype is None else jnp.dtype(dtype)
+        self.stem, self.num_stages = stem, len(depths)
+        kernel, stride = (7, 2) if stem == "imagenet" else (3, 1)
+        of_conv: dict[str, Any] = dict(padding=kernel // 2, use_bias=False, kernel_init=he_normal_fan_out)
+        self.conv1 = Conv(in_channels, width, kernel, stride, **of_conv, dtype=dtype, rngs=rngs)
+        self.bn1 = BatchNorm(width, dtype=dtype, rngs=rngs)
+        of_block: dict[str, Any] = dict(skip=skip, shortcut=shortcut, squeeze_excite=squeeze_excite)
+        if block == "bottleneck":
+            of_block["stride_in"] = stride_in
+        build = BasicBlock if block == "basic" else Bottleneck
+        channels, index = width, 0
+        for stage, depth in enumerate(depths):
+            blocks = nnx.List()
+            for i in range(depth):
+                index += 1
+                blocks.append(
+                    build(
+                        channels,
+                        width * 2**stage,
+                        stride=2 if stage and not i else 1,
+                        stochastic_depth=stochastic_depth * index / sum(depths),
+                        dtype=dtype,
+                        rngs=rngs,
+                        **of_block,
+                    )
+                )
+                channels = width * 2**stage * build.expansion
+            setattr(self, f"layer{stage + 1}", blocks)
+        head: dict[str, Any] = dict(kernel_init=_head_init, dtype=dtype, rngs=rngs)
+        self.head = nnx.Linear(channels, num_classes, **head) if num_classes else None
+
+    def features(self, images: jax.Array) -> jax.Array:
+        """Map `[batch, height, width, channels]` to the mean of the last stage over all pixels, `[batch, features]`.
+
+        Warns when the ImageNet stem meets an image below 64 pixels.
+        """
+        if self.stem == "imagenet" and min(images.shape[1:3]) < _SMALLEST_FOR_IMAGENET:
+            warnings.warn(
+                f"Expected images of at least {_SMALLEST_FOR_IMAGENET} pixels for the ImageNet stem, which divides "
+                f"their side by 4, got {images.shape[1]} x {images.shape[2]}; do build the network with stem='cifar'.",
+                stacklevel=2,
+            )
+        x = nnx.relu(self.bn1(self.conv1(images)))
+        if self.stem == "imagenet":
+            x = max_pool(x, 3, strides=2, padding=((1, 1), (1, 1)))
+        for stage in range(1, self.num_stages + 1):
+            for block in getattr(self, f"layer{stage}"):
+                x = block(x)  # [b, h, w, c]; each stage but the first halves h and w
+        return global_avg_pool(x)  # [b, c]
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Map `[batch, height, width, channels]` to logits `[batch, num_classes]`."""
+        x = self.features(images)
+        return x if self.head is None else self.head(x)
+
+
+def register_variant(build: Builder, name: str, summary: str, *, input_size: int) -> Builder:
+    """Register a builder that a function made, with the name and the docstring that a `def` would give it."""
+    build.__name__ = build.__qualname__ = name
+    build.__doc__ = summary
+    return register_model(input_size=input_size, paper=_PAPER)(build)
+
+
+def _of_basic_blocks(name: str, depths: Sequence[int]) -> Builder:
+    def build(
+        num_classes: int = 10,
+        *,
+        in_channels: int = 3,
+        stem: Stem = "imagenet",
+        shortcut: Shortcut = "B",
+        stochastic_depth: float = 0.0,
+        squeeze_excite: bool = False,
+        dtype: Dtype | None = None,
+        rngs: nnx.Rngs,
+    ) -> nnx.Module:
+        return ResNet(
+            "basic",
+            depths,
+            num_classes,
+            in_channels=in_channels,
+            stem=stem,
+            shortcut=shortcut,
+            stochastic_depth=stochastic_depth,
+            squeeze_excite=squeeze_excite,
+            dtype=dtype,
+            rngs=rngs,
+        )
+
+    return register_variant(build, name, f"Residual network: {_words(depths)} basic blocks.", input_size=224)
+
+
+def _of_bottlenecks(name: str, depths: Sequence[int]) -> Builder:
+    def build(
+        num_classes: int = 10,
+        *,
+        in_channels: int = 3,
+        stem: Stem = "imagenet",
+        shortcut: Shortcut = "B",
+        stride_in: StrideIn = "3x3",
+        stochastic_depth: float = 0.0,
+        squeeze_excite: bool = False,
+        dtype: Dtype | None = None,
+        rngs: nnx.Rngs,
+    ) -> nnx.Module:
+        return ResNet(
+            "bottleneck",
+            depths,
+            num_classes,
+            in_channels=in_channels,
+            stem=stem,
+            shortcut=shortcut,
+            stride_in=stride_in,
+            stochastic_depth=stochastic_depth,
+            squeeze_excite=squeeze_excite,
+            dtype=dtype,
+            rngs=rngs,
+        )
+
+    return register_variant(build, name, f"Residual network: {_words(depths)} bottleneck blocks.", input_size=224)
+
+
+def _plain(name: str, depths: Sequence[int]) -> Builder:
+    def build(
+        num_classes: int = 10,
+        *,
+        in_channels: int = 3,
+        stem: Stem = "imagenet",
+        squeeze_excite: bool = False,
+        dtype: Dtype | None = None,
+        rngs: nnx.Rngs,
+    ) -> nnx.Module:
+        return ResNet(
+            "basic",
+            depths,
+            num_classes,
+            skip=False,
+            in_channels=in_channels,
+            stem=stem,
+            squeeze_excite=squeeze_excite,
+            dtype=dtype,
+            rngs=rngs,
+        )
+
+    twin = name.replace("plain", "resnet")
+    return register_variant(build, name, f"Plain twin of {twin}: the same without skip connections.", input_size=224)
+
+
+def _words(depths: Sequence[int]) -> str:
+    return f"{', '.join(map(str, depths[:-1]))} and {depths[-1]}"
+
+
+resnet18 = _of_basic_blocks("resnet18", (2, 2, 2, 2))
+resnet34 = _of_basic_blocks("resnet34", (3, 4, 6, 3))
+resnet50 = _of_bottlenecks("resnet50", (3, 4, 6, 3))
+resnet101 = _of_bottlenecks("resnet101", (3, 4, 23, 3))
+resnet152 = _of_bottlenecks("resnet152", (3, 8, 36, 3))
+plain18 = _plain("plain18", (2, 2, 2, 2))
+plain34 = _plain("plain34", (3, 4, 6, 3))
