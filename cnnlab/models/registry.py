@@ -132,7 +132,7 @@ class ModelRegistry:
 def _hint(name: str, known: Iterable[str]) -> str:
     """The nearest of the known names, or all of them."""
     names = sorted(known, key=_natural)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.8)
     return f"did you mean {' or '.join(near)}?" if near else f"one of {', '.join(names)}."
 
 

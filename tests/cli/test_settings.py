@@ -15,6 +15,20 @@ def test_values_are_read_by_the_types_of_the_recipe():
     assert get_recipe("thesis").replace(**changes).batch_size == 8
 
 
+def test_patterns_factors_and_shares_are_written_with_commas_and_colons():
+    changes = recipe_changes(["freeze=conv1*, bn1*", "learning_rates=*:0.1,layer[34].*:0.5,head*:1", "held-out=0.1"])
+    assert changes == {
+        "freeze": ["conv1*", "bn1*"],
+        "learning_rates": {"*": 0.1, "layer[34].*": 0.5, "head*": 1.0},
+        "held_out": 0.1,
+    }
+    recipe = get_recipe("finetune").replace(**changes)
+    assert recipe.freeze == ("conv1*", "bn1*")
+    assert recipe.learning_rates == (("*", 0.1), ("layer[34].*", 0.5), ("head*", 1.0))
+    nothing = recipe_changes(["freeze=", "learning-rates=", "held_out=20"])
+    assert nothing == {"freeze": [], "learning_rates": {}, "held_out": 20} and type(nothing["held_out"]) is int
+
+
 @pytest.mark.parametrize(
     ("setting", "text"),
     [
@@ -25,6 +39,20 @@ def test_values_are_read_by_the_types_of_the_recipe():
         ("order=backwards", "Expected order to be one of dataset, permuted, shuffled, got 'backwards'."),
         ("epochs=0", "Expected epochs at least 1, got 0; do change it in recipe 'thesis'."),
         ("epochs", "Expected KEY=VALUE, got 'epochs'; do write --set epochs=3."),
+        (
+            "learning_rates=head",
+            "Expected PATTERN:FACTOR, such as head:10, for learning_rates, got 'head'; "
+            "do change --set learning_rates=head.",
+        ),
+        (
+            "held_out=some",
+            "Expected a number of images or a share for held_out, got 'some'; do change --set held_out=some.",
+        ),
+        ("learning_rates=head:0", "Expected a positive factor for 'head', got 0; do put it into freeze."),
+        (
+            "freeze=conv9*",
+            "Expected every pattern of freeze to match a parameter, got 'conv9*'; did you mean conv2 or conv1?",
+        ),
         ("=3", "Expected KEY=VALUE, got '=3'; do write --set epochs=3."),
     ],
 )
