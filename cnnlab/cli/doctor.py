@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shlex
@@ -24,6 +25,7 @@ PACKAGES = {
     "scikit-learn": "the data set digits",
     "matplotlib": "the figures of a report",
     "rich": "tables on a terminal",
+    "safetensors": "files of weights",
     "tyro": "the command line",
 }
 OPTIONAL = {
@@ -60,7 +62,7 @@ def doctor() -> int:
 
     device, findings = _device()
     cache, more = _cache()
-    findings += [*more, *_missing_packages()]
+    findings += [*more, *_missing_packages(), *_cifar10()]
     facts = {
         "cnnlab": __version__,
         "python": f"{platform.python_version()} ({sys.executable})",
@@ -81,7 +83,9 @@ def doctor() -> int:
     for finding in findings:
         print(f"{'missing' if finding.needed else 'optional'}: {finding.what}\n    {finding.mend}")
     needed = [finding for finding in findings if finding.needed]
-    if not needed:
+    if not findings:
+        print("all is well: nothing is missing")
+    elif not needed:
         print("all is well: nothing that is needed is missing")
     return 1 if needed else 0
 
@@ -164,6 +168,35 @@ def _cache() -> tuple[str, list[Finding]]:
     if there.is_dir() and os.access(there, os.W_OK):
         return text, []
     return text, [Finding(f"a cache folder that can be written ({root})", 'export CNNLAB_CACHE="$HOME/cnnlab-cache"')]
+
+
+def _cifar10() -> list[Finding]:
+    """Whether CIFAR-10 is where `$CNNLAB_DATA` says, or else anywhere."""
+    try:
+        from cnnlab.data.cifar10 import REMOTE, cifar10_fault, cifar10_location
+        from cnnlab.data.cifar10_binary import find_binary
+    except ModuleNotFoundError:  # the missing package is named already
+        return []
+    named = os.environ.get("CNNLAB_DATA")
+    place = Path(named).expanduser() if named else None
+    fault = None if place is None else cifar10_fault(place)
+    if place is not None and fault is None:
+        return []
+    findings = []
+    elsewhere = cifar10_location(named=False) is not None
+    damaged = place is not None and find_binary(place) is not None
+    if place is not None:
+        mend = "unset CNNLAB_DATA" if elsewhere or damaged else _fetch_cifar10(place)
+        findings.append(Finding(f"a usable CIFAR-10 in $CNNLAB_DATA ({place}: {fault})", mend))
+    if not elsewhere and (place is None or damaged):
+        what = f"CIFAR-10, for the thesis' experiment ({REMOTE.size / 1e6:.0f} MB, else fetched on first use)"
+        findings.append(Finding(what, _fetch_cifar10(None), needed=False))
+    return findings
+
+
+def _fetch_cifar10(folder: Path | None) -> str:
+    names = ", ".join(json.dumps(name) for name in ("cifar10", *([str(folder)] if folder else [])))
+    return shlex.join([sys.executable, "-c", f"import cnnlab; cnnlab.load_dataset({names})"])
 
 
 def _size(path: Path) -> int:

@@ -13,17 +13,19 @@ from cnnlab.data import cache
 from cnnlab.data.cifar10_binary import (
     ARCHIVE,
     CLASSES,
-    FOLDER,
     Cifar10Layout,
+    binary_fault,
     binary_files,
     find_binary,
+    other_version,
     read_binary,
 )
 from cnnlab.data.dataset import Dataset
 from cnnlab.data.download import RemoteFile, Unreachable, download
 from cnnlab.data.errors import DatasetError, DatasetNotFound
+from cnnlab.data.progress import notice
 from cnnlab.data.tfds_reader import find_prepared, tfds_data_dirs
-from cnnlab.data.tfds_sets import load_prepared, quiet_tfds, tfds_available
+from cnnlab.data.tfds_sets import INSTALL_TFDS, load_prepared, quiet_tfds, tfds_available
 
 GROUP = "cifar10"
 LAYOUT = Cifar10Layout()
@@ -37,12 +39,16 @@ REMOTE = RemoteFile(
 def load_cifar10(data_dir: Path | None, *, download_allowed: bool = True, progress: bool = True) -> Dataset:
     """CIFAR-10 from the first of these that has it.
 
-    With `data_dir`, that place alone: the folder `cifar-10-batches-bin`, the archive, or a TFDS data folder;
-    what is not there is downloaded to there. Without: what is in `$CNNLAB_DATA`; what was prepared last; an
-    archive that was downloaded before; a set that TFDS prepared; the download.
+    1. A place named on purpose, `data_dir` and then `$CNNLAB_DATA`: the folder `cifar-10-batches-bin`, the archive,
+       a folder with one of them in it, or a TFDS data folder.
+    2. What was prepared last.
+    3. An archive that was downloaded before.
+    4. A set that TFDS prepared.
+    5. The download, into `data_dir` when that was given.
 
-    A place is recognised by path, size and time of change, so what it holds now is what is loaded, and what
-    was prepared from it before is not prepared again.
+    A place is recognised by path, size and time of change, so what it holds now is what is loaded, and what was
+    prepared from it before is not prepared again. Where a place named on purpose has no CIFAR-10 and another
+    has, one line on standard error says so.
 
     Args:
         data_dir: where CIFAR-10 is, or is to be downloaded to.
@@ -53,33 +59,68 @@ def load_cifar10(data_dir: Path | None, *, download_allowed: bool = True, progre
         DatasetNotFound: nowhere here, and no way to download it.
         DatasetError: what is there is damaged.
     """
-    if data_dir is not None:
-        if (dataset := _load_from(data_dir, progress)) is not None:
-            return dataset
-        return _download(data_dir, [str(data_dir)], download_allowed, progress)
-
-    named = os.environ.get("CNNLAB_DATA")
-    if named and (dataset := _load_from(Path(named).expanduser(), progress)) is not None:
-        return dataset
-    if (dataset := cache.find_newest(GROUP, GROUP)) is not None:
-        return dataset
-    downloads, (tfds_dir,) = cache.cache_root() / "downloads", tfds_data_dirs(None)
-    for place in (downloads, tfds_dir):
+    missed: list[str] = []
+    for name, place in _named_places(data_dir):
         if (dataset := _load_from(place, progress)) is not None:
-            return dataset
-    looked = [f"$CNNLAB_DATA ({named or 'not set'})", f"the cache {cache.cache_root()}", str(tfds_dir)]
-    return _download(downloads, looked, download_allowed, progress)
+            return _instead_of(missed, dataset)
+        missed.append(f"{name} {place} ({cifar10_fault(place)})")
+    if (dataset := cache.find_newest(GROUP, GROUP)) is not None:
+        return _instead_of(missed, dataset, "what was prepared before from ")
+    for place in _usual_places():
+        if (dataset := _load_from(place, progress)) is not None:
+            return _instead_of(missed, dataset)
+    return _download(data_dir or _downloads(), missed, download_allowed, progress)
 
 
-def cifar10_location() -> str | None:
-    """Where `load_cifar10(None)` would find CIFAR-10 on this machine, or None; looks at folders only."""
-    named = os.environ.get("CNNLAB_DATA")
-    if named and (found := _find(Path(named).expanduser())) is not None:
-        return str(found)
+def cifar10_location(*, named: bool = True) -> str | None:
+    """Where `load_cifar10(None)` would find CIFAR-10 on this machine, or None; looks at folders only.
+
+    Args:
+        named: whether `$CNNLAB_DATA` counts.
+    """
+    for _, place in _named_places(None) if named else []:
+        if (found := _find(place)) is not None:
+            return str(found)
     if (entry := cache.newest_entry(GROUP)) is not None:
         return str(entry)
-    places = (cache.cache_root() / "downloads", *tfds_data_dirs(None))
-    return next((str(found) for place in places if (found := _find(place)) is not None), None)
+    return next((str(found) for place in _usual_places() if (found := _find(place)) is not None), None)
+
+
+def cifar10_fault(place: Path) -> str | None:
+    """Why CIFAR-10 cannot be loaded from `place`, in a few words; None when names and sizes are as they should be."""
+    if (source := find_binary(place)) is not None:
+        return binary_fault(source, LAYOUT)
+    if _prepared_by_tfds(place) is not None:
+        return None
+    if not os.path.exists(place):
+        return "no such folder"
+    if not os.access(place, os.R_OK | os.X_OK):
+        return "a folder that may not be read"
+    if (version := other_version(place)) is not None:
+        return f"only the {version} version of it; the binary version is needed"
+    return "an empty folder" if next(place.iterdir(), None) is None else "none in this folder"
+
+
+def _named_places(data_dir: Path | None) -> list[tuple[str, Path]]:
+    """What a person named on purpose: how to call it, and where it is."""
+    variable = os.environ.get("CNNLAB_DATA")
+    named = [("data_dir", data_dir), ("$CNNLAB_DATA", Path(variable).expanduser() if variable else None)]
+    return [(name, place) for name, place in named if place is not None]
+
+
+def _usual_places() -> list[Path]:
+    return [_downloads(), *tfds_data_dirs(None)]
+
+
+def _downloads() -> Path:
+    return cache.cache_root() / "downloads"
+
+
+def _instead_of(missed: list[str], dataset: Dataset, what: str = "") -> Dataset:
+    """The data set; says where it is from when places that were named had none."""
+    if missed:
+        notice(f"no CIFAR-10 in {' or '.join(missed)}; used instead: {what}{dataset.source}")
+    return dataset
 
 
 def _find(place: Path) -> Path | None:
@@ -153,26 +194,27 @@ def _prepare_tfds(source: Path, data_dir: Path, progress: bool) -> None:
         )
 
 
-def _download(folder: Path, looked: list[str], allowed: bool, progress: bool) -> Dataset:
+def _download(folder: Path, missed: list[str], allowed: bool, progress: bool) -> Dataset:
     if not allowed:
-        raise DatasetNotFound(_not_found(looked, "download=False"))
+        raise DatasetNotFound(_not_found(missed, "it may not be downloaded now", "allow the download"))
     try:
         archive = download(REMOTE, folder, progress=progress)
     except Unreachable as error:
-        raise DatasetNotFound(_not_found(looked, str(error))) from error
+        reason = f"the download failed ({error.reason})"
+        raise DatasetNotFound(_not_found(missed, reason, "try again with a network")) from error
     return _load_binary(archive, progress)
 
 
-def _not_found(looked: list[str], reason: str) -> str:
-    tfds = (
-        ""
-        if tfds_available()
-        else " (reading it needs pip install tensorflow-datasets array_record importlib_resources)"
-    )
+def _not_found(missed: list[str], reason: str, again: str) -> str:
+    (tfds_dir,) = tfds_data_dirs(None)
+    looked = [*missed, f"the cache {cache.cache_root()}", str(tfds_dir)]
+    if not os.environ.get("CNNLAB_DATA"):
+        looked.insert(len(missed), "$CNNLAB_DATA (not set)")
+    packages = "" if tfds_available() else f" and {INSTALL_TFDS}"
     return (
-        f"Expected CIFAR-10 in {', '.join(looked)}, got it nowhere and no download: {reason.rstrip('.')}. "
-        "Do one of three things: "
-        f"(1) with a network, call load_dataset('cifar10') ({REMOTE.size / 1e6:.0f} MB, {REMOTE.url}); "
-        f"(2) put {ARCHIVE} or its folder {FOLDER} somewhere and pass data_dir=, or set CNNLAB_DATA; "
-        f"(3) copy a CIFAR-10 prepared by tensorflow_datasets to ~/tensorflow_datasets/cifar10{tfds}."
+        f"Expected CIFAR-10 in {', '.join(looked)}, got it nowhere, and {reason}; do one of three things: "
+        f"(1) {again}: it is fetched once, {REMOTE.size / 1e6:.0f} MB; "
+        f"(2) get {REMOTE.url} in another way and name the folder that holds it, with --data-dir FOLDER "
+        "(in Python: data_dir=) or in $CNNLAB_DATA; "
+        f"(3) copy a CIFAR-10 that TensorFlow Datasets has prepared to {tfds_dir / 'cifar10'}{packages}."
     )

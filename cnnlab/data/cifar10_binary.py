@@ -7,6 +7,7 @@ Source: https://www.cs.toronto.edu/~kriz/cifar.html, section "Binary version".
 """
 
 import gzip
+import os
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -21,7 +22,11 @@ from cnnlab.data.errors import DatasetError
 
 FOLDER = "cifar-10-batches-bin"
 ARCHIVE = "cifar-10-binary.tar.gz"
+OTHER_VERSIONS = {"cifar-10-batches-py": "Python", "cifar-10-batches-mat": "Matlab"}
+HOMEPAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+_GZIP = b"\x1f\x8b"
 
 
 @dataclass(frozen=True)
@@ -57,12 +62,38 @@ def find_binary(place: Path) -> Path | None:
         place: the folder with the batches, its parent, a folder with the archive, or the archive itself (any
             name).
     """
-    if place.is_file():
+    if os.path.isfile(place):  # unlike Path.is_file, no error where the place may not be looked at
         return place
     for folder in (place, place / FOLDER):
         if any(folder.glob("*_batch*.bin")):
             return folder
-    return archive if (archive := place / ARCHIVE).is_file() else None
+    return archive if os.path.isfile(archive := place / ARCHIVE) else None
+
+
+def other_version(place: Path) -> str | None:
+    """`"Python"` or `"Matlab"` when that version of CIFAR-10 is at `place`, folder or archive, else None."""
+    for folder, version in OTHER_VERSIONS.items():
+        archive = f"cifar-10-{version.lower()}.tar.gz"
+        if place.name in (folder, archive) or os.path.isdir(place / folder) or os.path.isfile(place / archive):
+            return version
+    return None
+
+
+def binary_fault(source: Path, layout: Cifar10Layout) -> str | None:
+    """What is wrong with what `find_binary` found, in a few words; looks at names and sizes only."""
+    if source.is_file():
+        try:
+            with open(source, "rb") as file:
+                return None if file.read(2) == _GZIP else f"not a {ARCHIVE}"
+        except OSError as error:
+            return error.strerror or type(error).__name__
+    for name in layout.batches:
+        path = source / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if (size := path.stat().st_size) != layout.batch_bytes:
+            return f"{name} has {size:,} bytes instead of {layout.batch_bytes:,}"
+    return None
 
 
 def binary_files(source: Path, layout: Cifar10Layout) -> list[Path]:
@@ -155,6 +186,11 @@ def _archive_batches(archive: Path, layout: Cifar10Layout) -> Iterator[tuple[str
 def _checked_name(member: tarfile.TarInfo, archive: Path, layout: Cifar10Layout) -> str:
     """The file name of a member of `cifar-10-batches-bin/`; "" for that folder itself."""
     parts = tuple(part for part in member.name.split("/") if part not in ("", "."))
+    if parts and parts[0] in OTHER_VERSIONS:
+        raise DatasetError(
+            f"Expected the binary version of CIFAR-10, got the {OTHER_VERSIONS[parts[0]]} version in {archive}; "
+            f"do get {ARCHIVE} from {HOMEPAGE}."
+        )
     plain = member.isdir() if len(parts) == 1 else member.isreg() and len(parts) == 2
     if member.name.startswith("/") or ".." in parts or parts[:1] != (FOLDER,) or not plain:
         raise DatasetError(

@@ -37,7 +37,15 @@ class RemoteFile:
 
 
 class Unreachable(DatasetError):
-    """The server cannot be reached, or does not have the file."""
+    """The server cannot be reached, or does not have the file.
+
+    Attributes:
+        reason: what happened, without the address.
+    """
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(f"Expected an answer from {url}, got '{reason}'; do check the network.")
+        self.reason = reason
 
 
 def download(remote: RemoteFile, folder: Path, *, progress: bool = True, timeout: float = 8.0) -> Path:
@@ -87,8 +95,8 @@ def _fetch_all(remote: RemoteFile, part: Path, timeout: float, advance: Callable
         reason = _fetch_some(remote, part, have, timeout, advance)
         now = part.stat().st_size if part.exists() else 0
         if now <= have:
-            kept = f" after {now:,} of {remote.size:,} bytes (kept: the next try goes on from there)" if now else ""
-            raise Unreachable(f"Expected an answer from {remote.url}, got '{reason}'{kept}; do check the network.")
+            kept = f" after {now:,} of {remote.size:,} bytes, kept: the next try goes on from there" if now else ""
+            raise Unreachable(remote.url, f"{reason}{kept}")
         have = now
 
 

@@ -1,5 +1,6 @@
 """A folder of images, one sub-folder per class: decoded once, and again only when a file changes."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,9 +22,10 @@ def load_folder(
     """Read a folder of images.
 
     Two layouts: `folder/train/<class>/*.png` with `folder/test/<class>/*.png` (`validation` or `val` will
-    do), or `folder/<class>/*.png`, of which a tenth of each class becomes the test split, always the same.
-    Classes are the names of the sub-folders in sorted order, images are in the order of class and file name;
-    hidden files and files without an image suffix are passed over.
+    do), or `folder/<class>/*.png`, of which a tenth of each class becomes the test split, always the same. A
+    folder `train` that holds images and no folders of images is a class like any other. Classes are the names of
+    the sub-folders in sorted order, images are in the order of class and file name; hidden files and files
+    without an image suffix are passed over.
 
     Args:
         folder: the folder.
@@ -34,14 +36,17 @@ def load_folder(
         progress: show a bar.
 
     Raises:
-        DatasetError: no such folder, no class or image in it, a class in the test split alone, damaged images
-            (named), or images of several sizes without `size`.
+        DatasetError: no such folder, no class or image in it, a class in the test split alone, something that
+            cannot be read (named), damaged images (named), or images of several sizes without `size`.
     """
     if not folder.is_dir():
         raise DatasetError(f"Expected a folder of images, got no folder {folder}; do check the path.")
-    classes, train, test = _list_splits(folder)
-    files = [path for path, _ in (*train, *test)]
-    signature = cache.signature_of("folder", files, size, channels, classes, len(train))
+    try:
+        classes, train, test = _list_splits(folder)
+        files = [path for path, _ in (*train, *test)]
+        signature = cache.signature_of("folder", files, size, channels, classes, len(train))
+    except OSError as error:
+        raise DatasetError(_unreadable(error.filename, error)) from error
     if (dataset := cache.find_by_source("folder", signature, name)) is not None:
         return dataset
 
@@ -63,20 +68,22 @@ def load_folder(
 
 def _list_splits(folder: Path) -> tuple[tuple[str, ...], list[tuple[Path, int]], list[tuple[Path, int]]]:
     """Class names, and the `(path, label)` of the train and of the test images."""
-    test_folder = next((folder / name for name in _TEST_FOLDERS if (folder / name).is_dir()), None)
-    if (folder / "train").is_dir() and test_folder is not None:
-        classes = _classes(folder / "train")
-        if unknown := sorted(set(_classes(test_folder)) - set(classes)):
-            raise DatasetError(
-                f"Expected every test class in {folder / 'train'} too, got {', '.join(unknown)} only in "
-                f"{test_folder}; do add training images or remove it."
-            )
-        return (
-            classes,
-            _examples(folder / "train", classes),
-            _examples(test_folder, _classes(test_folder), classes),
+    if not _is_split(folder / "train"):
+        return _cut(folder)
+    train, test = folder / "train", next((folder / name for name in _TEST_FOLDERS if (folder / name).is_dir()), None)
+    if test is None:
+        return _cut(train)
+    classes, tested = _classes(train), _classes(test)
+    if unknown := sorted(set(tested) - set(classes)):
+        raise DatasetError(
+            f"Expected every test class in {train} too, got {', '.join(unknown)} only in {test}; "
+            "do add training images or remove it."
         )
-    root = folder / "train" if (folder / "train").is_dir() else folder
+    return classes, _examples(train, classes), _examples(test, tested, classes)
+
+
+def _cut(root: Path) -> tuple[tuple[str, ...], list[tuple[Path, int]], list[tuple[Path, int]]]:
+    """The same for class folders in `root` that have no test split: a tenth of each class."""
     classes = _classes(root)
     everything = _examples(root, classes)
     chosen = default_test_choice(np.array([label for _, label in everything], np.int32))
@@ -84,8 +91,32 @@ def _list_splits(folder: Path) -> tuple[tuple[str, ...], list[tuple[Path, int]],
     return classes, [everything[i] for i in rest], [everything[i] for i in chosen]
 
 
+def _is_split(folder: Path) -> bool:
+    """Whether `folder` holds class folders, and is not itself a class that happens to be called train."""
+    if not folder.is_dir():
+        return False
+    inside = _sub_folders(folder)
+    return any(map(_images, inside)) or bool(inside and not _images(folder))
+
+
+def _sub_folders(folder: Path) -> list[Path]:
+    names = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.name.startswith("."):
+                if entry.is_symlink():
+                    entry.stat()  # a link to nothing is an error: it may have been a class
+                names += [entry.name] if entry.is_dir() else []
+    return [folder / name for name in sorted(names)]
+
+
+def _images(folder: Path) -> list[Path]:
+    files = (path for path in folder.iterdir() if not path.name.startswith("."))
+    return sorted(path for path in files if path.suffix.lower() in IMAGE_SUFFIXES)
+
+
 def _classes(root: Path) -> tuple[str, ...]:
-    names = tuple(sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")))
+    names = tuple(path.name for path in _sub_folders(root))
     if not names:
         raise DatasetError(f"Expected one sub-folder per class in {root}, got none; do sort the images into folders.")
     return names
@@ -95,11 +126,7 @@ def _examples(root: Path, present: tuple[str, ...], classes: tuple[str, ...] | N
     """`(path, label)` of every image of the classes `present` under `root`, numbered as in `classes`."""
     found: list[tuple[Path, int]] = []
     for name in present:
-        images = sorted(
-            path
-            for path in (root / name).iterdir()
-            if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-        )
+        images = _images(root / name)
         if not images:
             raise DatasetError(f"Expected images in {root / name}, got none; do add some or remove the folder.")
         label = (classes or present).index(name)
@@ -112,4 +139,9 @@ def _read(examples: list[tuple[Path, int]]) -> Iterator[tuple[str, bytes]]:
         try:
             yield str(path), path.read_bytes()
         except OSError as error:
-            raise ImageError(f"Expected to read {path}, got '{error}'; do check the file.") from error
+            raise ImageError(_unreadable(path, error)) from error
+
+
+def _unreadable(path: str | Path, error: OSError) -> str:
+    reason = "a link to nothing" if Path(path).is_symlink() and not os.path.exists(path) else f"'{error.strerror}'"
+    return f"Expected to read {path}, got {reason}; do mend or remove it."

@@ -1,7 +1,7 @@
 """Reading one image file into an array: the only place in cnnlab that decodes or resizes images."""
 
 import io
-import warnings
+import math
 from pathlib import Path
 
 import numpy as np
@@ -72,20 +72,21 @@ def decode_image(
         raise DatasetError(f"Expected 1, 3 or 4 channels, got {channels}; do choose one of these.")
     target = None if size is None else height_and_width(size)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
-                opened.load()
-                image: Image.Image = ImageOps.exif_transpose(opened) if upright else opened
-                mode = image.mode
-                if mode.startswith(("I", "F")):
-                    raise ImageError(f"Expected 8 bits a channel in {name}, got mode {mode}; do convert the image.")
-                if mode == "P" and "transparency" in image.info:
-                    image = image.convert("RGBA")
-                image = image.convert(_MODES[channels])
-                if target is not None and (image.height, image.width) != target:
-                    image = ImageOps.fit(image, (target[1], target[0]), method=Image.Resampling.BILINEAR)
-                pixels = np.array(image)  # [h, w] or [h, w, c]
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
+            limit = Image.MAX_IMAGE_PIXELS or math.inf  # up to twice that Pillow only warns
+            if opened.width * opened.height > limit:
+                raise Image.DecompressionBombError
+            opened.load()
+            image: Image.Image = ImageOps.exif_transpose(opened) if upright else opened
+            mode = image.mode
+            if mode.startswith(("I", "F")):
+                raise ImageError(f"Expected 8 bits a channel in {name}, got mode {mode}; do convert the image.")
+            if mode == "P" and "transparency" in image.info:
+                image = image.convert("RGBA")
+            image = image.convert(_MODES[channels])
+            if target is not None and (image.height, image.width) != target:
+                image = ImageOps.fit(image, (target[1], target[0]), method=Image.Resampling.BILINEAR)
+            pixels = np.array(image)  # [h, w] or [h, w, c]
     except UnidentifiedImageError as error:
         raise ImageError(
             f"Expected an image (PNG, JPEG, WebP, BMP, GIF, TIFF, PPM), got something else in {name}; "

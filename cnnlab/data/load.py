@@ -36,9 +36,10 @@ def load_dataset(
             image to cover that size and cuts out its middle; folders also take `?channels=1`, as in
             `"folder:PATH?size=64&channels=1"`.
         data_dir: a place for this call alone. For `"cifar10"`: the folder with the official binary files, its
-            parent, a folder with the archive, the archive, or a TFDS data folder; CIFAR-10 is downloaded to
-            there if it is not there. For a TFDS set: TFDS's data folder. For `"folder:PATH"`: what a relative
-            PATH starts from. For `"digits"`: not needed.
+            parent, a folder with the archive, the archive, or a TFDS data folder. For a TFDS set: TFDS's data
+            folder. When the set is not there, what was prepared before is used, and standard error says so; only
+            when there is none, the set is downloaded to there. For `"folder:PATH"`: what a relative PATH starts
+            from. For `"digits"`: not needed.
         download: whether the network may be used.
         progress: show progress bars on standard error.
 

@@ -103,7 +103,7 @@ def find_prepared(name: str, config: str | None, version: str | None, data_dirs:
     for data_dir in data_dirs:
         base = data_dir / name / config if config else data_dir / name
         versions = _versions(base, version)
-        if not versions and not config and base.is_dir():
+        if not versions and not config and os.path.isdir(base):
             configs = {path.name: found for path in base.iterdir() if (found := _versions(path, version))}
             if len(configs) > 1:
                 raise DatasetError(
@@ -130,7 +130,7 @@ def prepared_files(folder: Path) -> list[Path]:
 
 
 def _versions(base: Path, version: str | None) -> list[Path]:
-    if not base.is_dir():
+    if not os.path.isdir(base):  # unlike Path.is_dir, no error where the folder may not be looked at
         return []
     names = [version] if version else [path.name for path in base.iterdir() if _VERSION.fullmatch(path.name)]
     return [base / name for name in names if (base / name / "dataset_info.json").is_file()]

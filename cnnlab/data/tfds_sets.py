@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import io
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -15,8 +16,11 @@ from cnnlab.data import cache
 from cnnlab.data.dataset import Dataset
 from cnnlab.data.errors import DatasetError, DatasetNotFound
 from cnnlab.data.image_arrays import write_images
+from cnnlab.data.progress import bars_show, notice
 from cnnlab.data.splitting import complement, default_test_choice
 from cnnlab.data.tfds_reader import TfdsReader, find_prepared, prepared_files, tfds_data_dirs
+
+INSTALL_TFDS = "pip install tensorflow-datasets array_record importlib_resources"
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,9 @@ def load_tfds(
 ) -> Dataset:
     """Load a TFDS set, preparing and decoding it the first time.
 
-    Looked for in this order: prepared on disk (`data_dir` alone if given, else `$TFDS_DATA_DIR` or
-    `~/tensorflow_datasets`); the cache, unless `data_dir` was given; prepared by the stock builder, with a
-    download.
+    Looked for in this order: prepared on disk (in `data_dir` if given, else in `$TFDS_DATA_DIR` or
+    `~/tensorflow_datasets`); the cache; prepared by the stock builder, with a download. Where the cache serves in
+    the place of `data_dir`, one line on standard error says so.
 
     Args:
         which: the set.
@@ -70,7 +74,11 @@ def load_tfds(
     data_dirs = tfds_data_dirs(data_dir)
     folder = find_prepared(which.name, which.config, which.version, data_dirs)
     if folder is None:
-        if data_dir is None and (dataset := cache.find_newest(group, str(which))) is not None:
+        if (dataset := cache.find_newest(group, str(which))) is not None:
+            if data_dir is not None:
+                notice(
+                    f"no {which} in data_dir {data_dir}; used instead: what was prepared before from {dataset.source}"
+                )
             return dataset
         folder = _prepare_stock(which, data_dirs[0], known, download, progress)
     return load_prepared(folder, group, str(which), size, progress=progress)
@@ -131,9 +139,7 @@ def _prepare_stock(which: TfdsName, data_dir: Path, known: tuple[str, ...], down
         stock = tfds.list_builders(with_community_datasets=False)
     if which.name not in stock:
         near = difflib.get_close_matches(which.name, [*known, *stock], n=3, cutoff=0.5) or known
-        hint = (
-            "" if stock else " (for the sets of TFDS, pip install tensorflow-datasets array_record importlib_resources)"
-        )
+        hint = "" if stock else f" (for the sets of TFDS, {INSTALL_TFDS})"
         raise DatasetError(
             f"Expected the name of a data set, got '{which}' (unknown, and not prepared in {data_dir}); "
             f"do choose one, such as {', '.join(near)}{hint}."
@@ -162,13 +168,17 @@ def _prepare_stock(which: TfdsName, data_dir: Path, known: tuple[str, ...], down
 
 @contextlib.contextmanager
 def quiet_tfds(progress: bool) -> Iterator[None]:
-    """Silence TFDS's bars and prints unless `progress`; its own setting is put back afterwards."""
+    """TFDS's bars and prints go to standard error where bars show and `progress`, else nowhere.
+
+    TFDS's own setting is put back afterwards.
+    """
     from tensorflow_datasets.core.utils import tqdm_utils
 
+    shown = progress and bars_show()
     with contextlib.ExitStack() as stack:
-        if not progress:
+        stack.enter_context(contextlib.redirect_stdout(sys.stderr if shown else io.StringIO()))
+        if not shown:
             stack.enter_context(mock.patch.object(tqdm_utils, "_active", False))
-            stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
         yield
 
 
@@ -176,5 +186,5 @@ def _require_tfds(name: str) -> None:
     if not tfds_available():
         raise DatasetError(
             f"Expected tensorflow-datasets, array_record and importlib_resources to decode {name}, got none; "
-            "do pip install tensorflow-datasets array_record importlib_resources (TensorFlow is not needed)."
+            f"do {INSTALL_TFDS} (TensorFlow is not needed)."
         )

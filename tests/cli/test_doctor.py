@@ -51,7 +51,47 @@ def test_a_whole_machine_is_well(capsys, own_places):
     assert f"jax {metadata.version('jax')}" in text
     assert re.search(rf"^cache +{re.escape(str(own_places))} \([\d,]+\.\d MB\)$", text, flags=re.MULTILINE)
     assert "\ncifar10 " in text and "\ndigits " in text
+    lines = text.splitlines()
+    where = lines.index("optional: CIFAR-10, for the thesis' experiment (170 MB, else fetched on first use)")
+    assert lines[where + 1].strip() == f"{sys.executable} -c 'import cnnlab; cnnlab.load_dataset(\"cifar10\")'"
     assert text.endswith("all is well: nothing that is needed is missing\n")
+
+
+def cifar10_folder(place: Path) -> Path:
+    """The official files in name and size; their holes take no room."""
+    folder = place / "cifar-10-batches-bin"
+    folder.mkdir(parents=True)
+    for name in (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"):
+        with open(folder / name, "wb") as file:
+            file.truncate(30_730_000)
+    return folder
+
+
+def test_a_machine_with_cifar10_misses_nothing(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("CNNLAB_DATA", str(cifar10_folder(tmp_path / "data").parent))
+    assert main(["doctor"]) == 0
+    assert capsys.readouterr().out.endswith("\nall is well: nothing is missing\n")
+
+
+def test_a_cnnlab_data_without_cifar10_is_found_with_the_command_that_fills_it(capsys, monkeypatch, tmp_path):
+    place = tmp_path / "empty"
+    place.mkdir()
+    monkeypatch.setenv("CNNLAB_DATA", str(place))
+    assert main(["doctor"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    where = lines.index(f"missing: a usable CIFAR-10 in $CNNLAB_DATA ({place}: an empty folder)")
+    assert lines[where + 1].strip().endswith(f"""cnnlab.load_dataset("cifar10", "{place}")'""")
+    assert not any("all is well" in line for line in lines)
+
+
+def test_a_cnnlab_data_that_is_damaged_is_found_and_not_what_else_there_is(capsys, monkeypatch, tmp_path, own_places):
+    folder = cifar10_folder(tmp_path / "data")
+    (folder / "data_batch_4.bin").unlink()
+    monkeypatch.setenv("CNNLAB_DATA", str(folder))
+    assert main(["doctor"]) == 1
+    text = capsys.readouterr().out
+    assert f"in $CNNLAB_DATA ({folder}: data_batch_4.bin is missing)\n    unset CNNLAB_DATA\n" in text
+    assert "optional: CIFAR-10" in text, "there is no other"
 
 
 def without(monkeypatch, *names: str) -> None:

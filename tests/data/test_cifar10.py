@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from cnnlab.data import DatasetError, DatasetNotFound, cifar10, load_dataset
-from cnnlab.data.cifar10_binary import CLASSES, FOLDER, Cifar10Layout
+from cnnlab.data.cifar10_binary import CLASSES, Cifar10Layout
 from cnnlab.data.download import RemoteFile
 
-from .conftest import leftovers, small_records, write_folder
+from .conftest import leftovers
 
 pytestmark = pytest.mark.usefixtures("without_tfds", "small_layout")
 
@@ -65,13 +65,6 @@ def test_what_was_prepared_is_found_without_its_source(binary_folder: Path) -> N
     assert load().fingerprint == fingerprint
 
 
-def test_an_explicit_data_dir_wins_over_an_older_cache(binary_folder: Path, tmp_path: Path) -> None:
-    old = load(binary_folder)
-    other = write_folder(tmp_path / "other", small_records(seed=1))
-    assert load(other).fingerprint != old.fingerprint
-    assert load(binary_folder).fingerprint == old.fingerprint
-
-
 def test_a_source_that_changed_is_read_again(binary_folder: Path) -> None:
     before = load(binary_folder)
     path = binary_folder / "test_batch.bin"
@@ -83,38 +76,6 @@ def test_a_source_that_changed_is_read_again(binary_folder: Path) -> None:
     after = load(binary_folder)
     assert after.fingerprint != before.fingerprint
     assert int(np.sum(after.test.images != before.test.images)) == 1
-
-
-def test_an_explicit_data_dir_without_cifar10_is_not_answered_from_the_cache(
-    binary_folder: Path, tmp_path: Path
-) -> None:
-    load(binary_folder)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(DatasetNotFound, match=f"Expected CIFAR-10 in {tmp_path / 'empty'}, got it nowhere"):
-        load(tmp_path / "empty")
-
-
-def test_cnnlab_data_names_a_place(binary_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CNNLAB_DATA", str(binary_folder.parent))
-    assert load().source == f"official binary folder {binary_folder}"
-
-
-def test_without_a_network_the_error_names_the_three_ways(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("no_proxy", "*")
-    nowhere = RemoteFile("http://127.0.0.1:9/cifar-10-binary.tar.gz", 1, "")
-    monkeypatch.setattr(cifar10, "REMOTE", nowhere)
-    with pytest.raises(DatasetNotFound) as caught:
-        load_dataset("cifar10", progress=False)
-    text = str(caught.value)
-    assert "\n" not in text
-    for part in (
-        "(1) with a network",
-        "(2) put cifar-10-binary.tar.gz",
-        "CNNLAB_DATA",
-        "(3) copy",
-        "refused",
-    ):
-        assert part in text
 
 
 def test_what_is_nowhere_is_downloaded_verified_and_prepared(
@@ -200,9 +161,3 @@ def test_a_damaged_entry_is_prepared_again(binary_folder: Path, own_places: Path
     (images,) = (own_places / "datasets" / "cifar10").glob("*/images_train.npy")
     images.write_bytes(images.read_bytes()[:1000])
     assert load(binary_folder).train.images.sum() > 0
-
-
-def test_the_parent_of_many_things_is_searched_only_for_the_known_names(tmp_path: Path) -> None:
-    (tmp_path / "place" / "deeper" / FOLDER).mkdir(parents=True)
-    with pytest.raises(DatasetNotFound):
-        load(tmp_path / "place")

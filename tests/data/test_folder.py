@@ -133,3 +133,62 @@ def test_a_folder_without_classes_or_images_is_an_error(tmp_path: Path, make: li
 
 def test_a_relative_path_starts_from_data_dir(split_folder: Path) -> None:
     assert len(load_dataset("folder:pets", split_folder.parent, progress=False).train) == 8
+
+
+def test_a_class_that_is_called_train_is_a_class(tmp_path: Path) -> None:
+    for name in ("bus", "car", "train"):
+        for i in range(10):
+            draw(tmp_path / "traffic" / name / f"{i}.png", i)
+    (tmp_path / "traffic" / "train" / ".thumbnails").mkdir()
+    data = load(tmp_path / "traffic")
+    assert data.classes == ("bus", "car", "train")
+    assert np.bincount(data.train.labels).tolist() == [9, 9, 9]
+
+
+def test_a_class_that_is_called_train_may_stand_beside_one_that_is_called_test(tmp_path: Path) -> None:
+    for name in ("test", "train"):
+        for i in range(10):
+            draw(tmp_path / "odd" / name / f"{i}.png", i)
+    assert load(tmp_path / "odd").classes == ("test", "train")
+
+
+def test_a_stray_image_beside_the_class_folders_leaves_train_a_split(split_folder: Path) -> None:
+    draw(split_folder / "train" / "preview.png", 0)
+    data = load(split_folder)
+    assert (data.classes, len(data.train), len(data.test)) == (("cat", "dog"), 8, 4)
+
+
+def test_empty_class_folders_in_train_are_named(tmp_path: Path) -> None:
+    (tmp_path / "root" / "train" / "cat").mkdir(parents=True)
+    with pytest.raises(DatasetError, match="Expected images in .*train/cat, got none; do add some or remove"):
+        load(tmp_path / "root")
+
+
+@pytest.mark.parametrize("link", ["train/cat/9.png", "train/horse", "train", "test/horse"])
+def test_a_link_to_nothing_is_named(split_folder: Path, own_places: Path, link: str) -> None:
+    if link == "train":
+        (split_folder / "train").rename(split_folder / "moved")
+    (split_folder / link).symlink_to(split_folder / "gone")
+    with pytest.raises(DatasetError, match=f"Expected to read {split_folder / link}, got a link to nothing; do mend"):
+        load(split_folder)
+    assert leftovers(own_places) == []
+
+
+def test_a_link_to_a_class_folder_elsewhere_is_followed(split_folder: Path, tmp_path: Path) -> None:
+    draw(tmp_path / "elsewhere" / "1.png", 7)
+    (split_folder / "train" / "horse").symlink_to(tmp_path / "elsewhere")
+    assert load(split_folder).classes == ("cat", "dog", "horse")
+
+
+def test_a_folder_that_may_not_be_read_is_named(split_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = Path.iterdir
+    locked = split_folder / "train" / "dog"
+
+    def iterdir(path: Path):  # whoever runs this may be allowed everything, so modes will not do
+        if path == locked:
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    with pytest.raises(DatasetError, match=f"Expected to read {locked}, got 'Permission denied'; do mend"):
+        load(split_folder)

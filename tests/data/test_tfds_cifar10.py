@@ -38,8 +38,9 @@ def test_the_tfds_set_lies_whole_beside_the_arrays_with_nothing_else(binary_fold
     assert [path.name for path in (entry / "tfds").iterdir()] == ["cifar10_binary"]
 
 
-def test_preparing_prints_nothing_when_no_progress_is_wanted(binary_folder: Path, capfd) -> None:
-    load_dataset("cifar10", binary_folder, progress=False)
+@pytest.mark.parametrize("progress", [False, True])
+def test_preparing_prints_nothing_unless_progress_is_wanted_on_a_terminal(binary_folder, capfd, progress: bool) -> None:
+    load_dataset("cifar10", binary_folder, progress=progress)
     assert capfd.readouterr() == ("", "")
 
 
@@ -59,6 +60,8 @@ def test_a_cifar10_that_tfds_prepared_is_found_and_equal(
     assert data.fingerprint == official.fingerprint
     explicit = load_dataset("cifar10", tmp_path / "tensorflow_datasets", download=False, progress=False)
     assert explicit.fingerprint == official.fingerprint
+    monkeypatch.setenv("CNNLAB_CACHE", str(tmp_path / "another"))
+    assert load_dataset("cifar10", tmp_path / "nowhere", progress=False).source == data.source, "not downloaded"
 
 
 def test_a_tfds_set_of_the_wrong_length_is_an_error(

@@ -81,6 +81,14 @@ def test_a_second_load_decodes_nothing(prepare, monkeypatch: pytest.MonkeyPatch)
     assert "small_set" in [record.name for record in list_datasets()]
 
 
+def test_a_data_dir_without_the_set_gives_way_to_what_was_prepared_before(prepare, tmp_path: Path, capsys) -> None:
+    first = load_dataset("small_set", prepare("small_set", {"train": examples(9, 0)}), progress=False)
+    found = load_dataset("small_set", tmp_path / "nowhere", progress=False)
+    assert found.fingerprint == first.fingerprint
+    said = f"cnnlab: no small_set in data_dir {tmp_path / 'nowhere'}; used instead: what was prepared before from TFDS"
+    assert capsys.readouterr().err.startswith(said)
+
+
 def test_tfrecord_files_are_read_without_tensorflow(prepare, to_tfrecord) -> None:
     rows = {"train": examples(20, 0)}
     data_dir = prepare("small_set", rows)
