@@ -136,6 +136,13 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([line(header), "  ".join("-" * width for width in widths), *map(line, rows)])
 
 
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return rows of text as a table in Markdown, aligned as `table` does; a bar in a cell is escaped."""
+    aligned = ["---", *["---:"] * (len(header) - 1)]
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in [header, *rows]]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [cells[0], aligned, *cells[1:]])
+
+
 def versions(*packages: str) -> dict[str, str | None]:
     """Return the installed version of each package, None where there is none."""
     return {name: metadata.version(name) if importlib.util.find_spec(name) else None for name in packages}
@@ -157,11 +164,18 @@ def write_json(path: Path, benchmark: str, measured: Mapping[str, Any], **enviro
     path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def update_page(page: Path, name: str, text: str) -> None:
-    """Put a table, as it is printed, between the markers `<!-- NAME: begin ... -->` and `<!-- NAME: end -->`."""
-    before, marked, rest = page.read_text(encoding="utf-8").partition(f"<!-- {name}: begin")
-    comment, closed, rest = rest.partition("-->")
-    _, end, after = rest.partition(f"<!-- {name}: end -->")
-    if not (marked and closed and end):
-        raise BenchmarkError(f"Expected the markers of {name} in {page}, got none; do put them there.")
-    page.write_text(f"{before}{marked}{comment}-->\n\n```\n{text}\n```\n\n{end}{after}", encoding="utf-8")
+def update_page(page: Path, name: str, text: str, *, code: bool = True) -> None:
+    """Put a table between the markers `<!-- NAME: begin ... -->` and `<!-- NAME: end -->` of a page.
+
+    Args:
+        page: a Markdown file.
+        name: of the markers.
+        text: what to put there.
+        code: as it is printed; False leaves it to be read as Markdown.
+    """
+    from cnnlab.report.marked import replace_marked
+
+    try:
+        replace_marked(page, name, f"```\n{text}\n```" if code else text)
+    except ValueError as error:
+        raise BenchmarkError(str(error)) from error

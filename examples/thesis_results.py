@@ -13,18 +13,22 @@ from pathlib import Path
 from typing import Any
 
 CLAIM = 0.65
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS, FIGURES, PAGE = (
-    ROOT / "docs" / "results",
-    ROOT / "docs" / "figures",
-    ROOT / "docs" / "reproduction.md",
-)
-_BEGIN, _END = "<!-- thesis table: begin (written by examples/thesis_study.py) -->", "<!-- thesis table: end -->"
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+_FACTS = ("python", "jax", "jaxlib", "flax", "optax", "device_kind", "cpu", "started")
 
 
-def gather(rows: Iterable[Any], out: Path) -> None:
-    """Read every finished run below `out` and write what the docs show."""
-    target = RESULTS / "thesis.json"
+def gather(rows: Iterable[Any], out: Path, docs: Path = DOCS) -> None:
+    """Read every finished run below `out` and write what the docs show.
+
+    Args:
+        rows: the lines of the study (`thesis_study.Row`).
+        out: holds `ROW/seed-N` run folders.
+        docs: gets `results/thesis.json` and `.csv`, `figures/thesis-*.png`, and the table of `reproduction.md`.
+    """
+    from cnnlab.report.marked import replace_marked
+
+    results, figures, page = docs / "results", docs / "figures", docs / "reproduction.md"
+    target = results / "thesis.json"
     before = json.loads(target.read_text()) if target.exists() else {"rows": []}
     known = {(entry["row"], run["seed"]): run for entry in before["rows"] for run in entry["runs"]}
     table = [_read_row(row, out, known) for row in rows]
@@ -34,13 +38,14 @@ def gather(rows: Iterable[Any], out: Path) -> None:
     reference = next((entry for entry in finished if entry["row"] == "literal"), None)
     for entry in finished:
         entry["difference_to_literal"] = _difference(entry, reference) if reference else None
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    FIGURES.mkdir(parents=True, exist_ok=True)
+        entry["same_code_as_literal"] = _same_code(entry, reference) if reference else None
+    results.mkdir(parents=True, exist_ok=True)
+    figures.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps({"claim": CLAIM, "rows": table}, indent=1) + "\n")
-    _write_csv(finished)
-    _draw(finished, out)
-    _write_table(table)
-    print(f"wrote {RESULTS / 'thesis.json'}, {RESULTS / 'thesis.csv'}, {FIGURES}/thesis-*.png and the table of {PAGE}")
+    _write_csv(finished, results / "thesis.csv")
+    _draw(finished, out, figures)
+    replace_marked(page, "thesis table", _table(table))
+    print(f"wrote {target}, {results / 'thesis.csv'}, {figures}/thesis-*.png and the table of {page}")
 
 
 def _read_row(row: Any, out: Path, known: dict[tuple[str, int], dict[str, Any]]) -> dict[str, Any]:
@@ -48,39 +53,63 @@ def _read_row(row: Any, out: Path, known: dict[tuple[str, int], dict[str, Any]])
     runs = []
     for seed in range(row.seeds):
         folder = out / row.name / f"seed-{seed}"
-        if not (folder / "result.json").exists():
-            if (row.name, seed) in known:
-                runs.append(known[row.name, seed])
-            continue
-        result = json.loads((folder / "result.json").read_text())
-        metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        runs.append(
-            {
-                "seed": seed,
-                "test_accuracy": result["evaluation"]["accuracy"],
-                "monitored_accuracy": result["best_accuracy"],
-                "best_epoch": result["best_epoch"],
-                "epochs": result["epochs"],
-                "stop_reason": result["stop_reason"],
-                "last_train_loss": metrics[-1]["train_loss"],
-                "last_train_accuracy": metrics[-1]["train_accuracy"],
-                "train_seconds": result["train_seconds"],
-                "images_per_second": statistics.median(m["images_per_second"] for m in metrics),
-                "environment": _facts(json.loads((folder / "environment.json").read_text())),
-            }
-        )
-    command = f"python examples/thesis_study.py --rows {row.name}"
+        if (folder / "result.json").exists():
+            runs.append(_read_run(folder, seed))
+        elif (row.name, seed) in known:
+            runs.append(_with_revision(known[row.name, seed]))
     accuracies = [run["test_accuracy"] for run in runs]
     return {
         "row": row.name,
         "what": row.what,
-        "command": command,
+        "command": f"python examples/thesis_study.py --rows {row.name}",
         "planned_seeds": row.seeds,
         "n": len(runs),
         "mean": statistics.fmean(accuracies) if runs else None,
         "sd": statistics.stdev(accuracies) if len(runs) > 1 else None,
+        "revisions": sorted({_revision(run) for run in runs}),
         "runs": runs,
     }
+
+
+def _read_run(folder: Path, seed: int) -> dict[str, Any]:
+    result = json.loads((folder / "result.json").read_text())
+    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    environment = json.loads((folder / "environment.json").read_text())
+    return {
+        "seed": seed,
+        "test_accuracy": result["evaluation"]["accuracy"],
+        "monitored_accuracy": result["best_accuracy"],
+        "best_epoch": result["best_epoch"],
+        "epochs": result["epochs"],
+        "stop_reason": result["stop_reason"],
+        "last_train_loss": metrics[-1]["train_loss"],
+        "last_train_accuracy": metrics[-1]["train_accuracy"],
+        "train_seconds": result["train_seconds"],
+        "images_per_second": statistics.median(m["images_per_second"] for m in metrics),
+        "git_revision": environment.get("git_revision"),
+        "git_dirty": environment.get("git_dirty"),
+        "environment": {name: environment.get(name) for name in _FACTS},
+    }
+
+
+def _with_revision(run: dict[str, Any]) -> dict[str, Any]:
+    """Return a run that was written before runs had a revision of their own, with what is known of it."""
+    environment = dict(run["environment"])
+    revision = {"git_revision": environment.pop("git_revision", None), "git_dirty": None}
+    return {**revision, **run, "environment": environment}
+
+
+def _revision(run: dict[str, Any]) -> str:
+    return (run["git_revision"] or "unknown") + (", changed" if run["git_dirty"] else "")
+
+
+def _same_code(entry: dict[str, Any], reference: dict[str, Any]) -> bool | None:
+    """Whether a row and the literal reading ran on one revision without changes; None where that is not known."""
+    runs = [*entry["runs"], *reference["runs"]]
+    known = {run["git_revision"] for run in runs} - {None}
+    if len(known) > 1 or any(run["git_dirty"] for run in runs):
+        return False
+    return None if any(run["git_revision"] is None or run["git_dirty"] is None for run in runs) else True
 
 
 def _difference(entry: dict[str, Any], reference: dict[str, Any]) -> dict[str, float] | None:
@@ -91,14 +120,8 @@ def _difference(entry: dict[str, Any], reference: dict[str, Any]) -> dict[str, f
     return {"mean": entry["mean"] - reference["mean"], "standard_error": error}
 
 
-def _facts(environment: dict[str, Any]) -> dict[str, Any]:
-    """Return what matters of a run's environment.json."""
-    names = ("python", "jax", "jaxlib", "flax", "optax", "device_kind", "cpu", "git_revision", "started")
-    return {name: environment.get(name) for name in names}
-
-
-def _write_csv(table: list[dict[str, Any]]) -> None:
-    with open(RESULTS / "thesis.csv", "w", newline="") as file:
+def _write_csv(table: list[dict[str, Any]], path: Path) -> None:
+    with open(path, "w", newline="") as file:
         fields = [name for name in table[0]["runs"][0] if name != "environment"]
         writer = csv.DictWriter(file, ["row", *fields], extrasaction="ignore")
         writer.writeheader()
@@ -107,7 +130,7 @@ def _write_csv(table: list[dict[str, Any]]) -> None:
 
 
 def _verdict(entry: dict[str, Any]) -> str:
-    """Judge by a rule fixed beforehand: reproduced when 65 % lies within two standard deviations."""
+    """Judge by a rule fixed beforehand: reached when 65 % lies within two standard deviations."""
     if not entry["n"]:
         return "not run"
     if entry["sd"] is None:
@@ -115,7 +138,7 @@ def _verdict(entry: dict[str, Any]) -> str:
     return "reaches 65 %" if entry["mean"] + 2 * entry["sd"] >= CLAIM else "does not reach 65 %"
 
 
-def _write_table(table: list[dict[str, Any]]) -> None:
+def _table(table: list[dict[str, Any]]) -> str:
     lines = [
         "| row | what differs | claim | ours: test accuracy (n) | to literal | best epoch | training loss | verdict |",
         "|---|---|---|---|---|---|---|---|",
@@ -134,13 +157,10 @@ def _write_table(table: list[dict[str, Any]]) -> None:
             f"| `{entry['row']}` | {entry['what']} | 65 % | {ours} | {to_literal} | {best} | {loss} "
             f"| {_verdict(entry)} |"
         )
-    page = PAGE.read_text()
-    before, rest = page.split(_BEGIN)
-    after = rest.split(_END)[1]
-    PAGE.write_text(f"{before}{_BEGIN}\n\n" + "\n".join(lines) + f"\n\n{_END}{after}")
+    return "\n".join(lines)
 
 
-def _draw(table: list[dict[str, Any]], out: Path) -> None:
+def _draw(table: list[dict[str, Any]], out: Path, figures: Path) -> None:
     from matplotlib.figure import Figure
 
     from cnnlab.report import plot_learning_curves, save_figure
@@ -159,7 +179,7 @@ def _draw(table: list[dict[str, Any]], out: Path) -> None:
     axes.set_xlabel("test accuracy at the best epoch, % (a dot per seed, a bar at the mean)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="x", alpha=0.25)
-    save_figure(figure, FIGURES / "thesis-accuracies.png")
+    save_figure(figure, figures / "thesis-accuracies.png")
 
     for name in ("literal", "modern"):
         folders = [path.parent for path in sorted(out.glob(f"{name}/seed-*/result.json"))]
@@ -167,4 +187,4 @@ def _draw(table: list[dict[str, Any]], out: Path) -> None:
             [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] for folder in folders
         ]
         if histories:
-            save_figure(plot_learning_curves(histories), FIGURES / f"thesis-{name}-curves.png")
+            save_figure(plot_learning_curves(histories), figures / f"thesis-{name}-curves.png")

@@ -23,6 +23,8 @@ from typing import Any
 
 from thesis_results import gather
 
+import cnnlab
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -60,8 +62,6 @@ ROWS = (
 
 def train(row: Row, seed: int, folder: Path) -> None:
     """Train one row with one seed, or go on with it; runs in a process of its own."""
-    import cnnlab
-
     if (folder / "recipe.json").exists():
         cnnlab.resume(folder)
     else:
@@ -117,6 +117,10 @@ def main() -> None:
         train(rows[args.one[0]], int(args.one[1]), args.out / args.one[0] / f"seed-{args.one[1]}")
         return
     if not args.gather:
+        try:
+            cnnlab.load_dataset("cifar10")  # so that it is prepared once, and its absence is said once
+        except cnnlab.DatasetError as error:
+            sys.exit(str(error))
         run_all([rows[name] for name in args.rows], args.out, args.workers, args.seeds)
     gather(ROWS, args.out)
 

@@ -5,10 +5,13 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from cnnlab.models import list_models
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"
@@ -172,3 +175,81 @@ def test_a_table_replaces_what_stood_between_the_markers_of_a_page(room, tmp_pat
     assert page.read_text() == expected
     with pytest.raises(measure.BenchmarkError, match="Expected the markers of width"):
         measure.update_page(page, "width", "text")
+
+
+def test_a_table_for_a_page_is_markdown_and_stays_markdown(room, tmp_path):
+    measure, page = room("measure"), tmp_path / "page.md"
+    text = measure.markdown_table(["name", "n"], [["a|b", "1"], ["c", "2"]])
+    assert text.splitlines() == ["| name | n |", "| --- | ---: |", "| a\\|b | 1 |", "| c | 2 |"]
+    page.write_text("<!-- t: begin -->\n<!-- t: end -->\n")
+    measure.update_page(page, "t", text, code=False)
+    assert page.read_text() == f"<!-- t: begin -->\n\n{text}\n\n<!-- t: end -->\n"
+
+
+def test_a_contender_with_another_network_or_no_loss_has_no_result(room):
+    describe = room("architectures").describe
+    facts = {"parameters": 7, "batch_size": 10}
+    answer = {"forward_seconds": 0.5, "train_seconds": 2.0, "parameters": 7, "loss": 1.0, "peak_bytes": 3, "steps": {}}
+    answer["idle_cpu_seconds"] = 0.0
+    found = describe("torch", [answer, {**answer, "train_seconds": 1.0, "peak_bytes": 5}], facts)
+    assert found["forward_images_per_second"]["values"] == [20, 20]
+    assert found["train_images_per_second"]["values"] == [5, 10] and found["peak_bytes"] == 5
+    assert describe("torch", "stopped: out of memory", facts) == {"error": "stopped: out of memory"}
+    other = describe("torch", [{**answer, "parameters": 8}], facts)
+    assert other == {"error": "Expected 7 parameters in torch, got 8."}
+    assert "to be finite" in describe("torch", [{**answer, "loss": None}], facts)["error"]
+
+
+def test_a_pass_runs_the_steps_that_fill_its_time(room):
+    calls = []
+    timed = room("architecture_task").Pass(lambda: calls.append(0) or time.sleep(0.01), lambda done: None, 0.05)
+    assert 1 <= timed.steps <= 5 and len(calls) == 2  # one to warm up, one to find the number
+    assert 0.01 <= timed() < 1 and len(calls) == 2 + timed.steps
+
+
+def architectures(*arguments, out):
+    options = ("--no-torch", "--device", "cpu", "--threads", "1", "--rounds", "1", "--seconds", "0.01")
+    return run_script("architectures.py", *options, "--out", str(out), *arguments)
+
+
+def test_architectures_measures_what_works_notes_what_fails_and_goes_on(tmp_path):
+    out, page = tmp_path / "all.json", tmp_path / "models.md"
+    page.write_text("<!-- architectures: begin -->\n<!-- architectures: end -->\n")
+    small = ("--image-size", "8", "--batch", "4")
+    done = architectures("--only", "lenet", "mlp", *small, out=out)  # lenet takes no images of 8 pixels
+    assert done.returncode == 0, done.stderr
+    written = json.loads(out.read_text(encoding="utf-8"))
+    assert written["settings"]["batch"] == 4 and "cpu" in written["environment"]
+    lenet, mlp = written["architectures"]["lenet"], written["architectures"]["mlp"]
+    assert "at least 16 pixels" in lenet["cnnlab"]["error"]
+    assert mlp["parameters"] > 0 and mlp["multiply_adds"] > 0
+    for key in ("forward_images_per_second", "train_images_per_second"):
+        assert mlp["cnnlab"][key]["n"] == 1 and mlp["cnnlab"][key]["median"] > 0
+    assert mlp["cnnlab"]["peak_bytes"] > 0 and mlp["cnnlab"]["compile_seconds"] > 0
+
+    mlp["cnnlab"]["train_images_per_second"]["median"] = 123456  # kept, not measured again
+    out.write_text(json.dumps(written))
+    chart = tmp_path / "chart.png"
+    wanted = ("--resume", "--page", str(page), "--chart", str(chart))
+    again = architectures("--only", "mlp", *small, *wanted, out=out)
+    assert again.returncode == 0, again.stderr
+    assert "| mlp | 8 | " in page.read_text() and "| 123,456 |" in page.read_text()
+    assert "| lenet | 8 | - | - | - | failed |" in page.read_text()
+    assert chart.read_bytes().startswith(b"\x89PNG")
+    other = architectures("--only", "mlp", "--resume", out=out)
+    assert other.returncode == 1 and "to be of the same settings" in other.stderr
+
+
+def test_an_unknown_architecture_is_one_line(tmp_path):
+    done = architectures("--only", "zebra*", out=tmp_path / "all.json")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "architectures.py: Expected names of architectures, got zebra*; do look at: cnnlab models."
+    ]
+
+
+def test_the_list_of_models_names_every_architecture():
+    page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    listed = page.partition("<!-- model_list: begin")[2].partition("<!-- model_list: end")[0]
+    missing = [name for name in list_models() if f"| `{name}` |" not in listed]
+    assert not missing, f"run: python benchmarks/model_list.py docs/models.md  # {missing}"
