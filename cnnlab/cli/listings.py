@@ -29,8 +29,11 @@ def models(pattern: Annotated[Positional[str], arg(metavar="PATTERN")] = "*") ->
     rows = [(i.name, i.family, f"{i.input_size}x{i.input_size}", i.summary) for i in infos]
     print_table(("model", "family", "images", "what it is"), rows)
     if len(infos) == 1 and pattern != "*":
+        (info,) = infos
+        costs = f"{info.parameters:,} parameters, {info.multiply_adds:,} multiply-adds per image"
+        print(f"\n{costs}\n{info.paper}".rstrip())
         print("\nOptions, for --model-set (the data decide num_classes, in_channels and image_size):")
-        print_table(("option", "default"), [(name, str(value)) for name, value in infos[0].options.items()])
+        print_table(("option", "default"), [(name, str(value)) for name, value in info.options.items()])
     return 0
 
 

@@ -1,0 +1,80 @@
+"""What both sides of `architectures.py` share: the batch, how long a pass is, the memory of a process."""
+
+from __future__ import annotations
+
+import math
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# So small a rate keeps the loss of every fresh network finite; speed does not depend on it.
+RATE, MOMENTUM = 1e-4, 0.9
+
+
+def make_batch(options: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Return images uint8 `[batch, side, side, 3]` and labels int32 `[batch]`, the same on both sides."""
+    rng = np.random.default_rng(0)
+    batch, side = options["batch_size"], options["image_size"]
+    images = rng.integers(0, 256, (batch, side, side, 3), dtype=np.uint8)
+    return images, rng.integers(0, options["num_classes"], batch, dtype=np.int32)
+
+
+class Pass:
+    """Times a number of steps together, waiting for the device once, at their end.
+
+    The constructor runs one step to warm up and one to find how many make a pass.
+
+    Args:
+        step: does a step and returns what there is to wait for.
+        wait: waits for it.
+        seconds: how long a pass should be; at least one step.
+    """
+
+    def __init__(self, step: Callable[[], Any], wait: Callable[[Any], Any], seconds: float):
+        self._step, self._wait, self.steps = step, wait, 1
+        self.first_seconds = self()
+        self.steps = max(1, min(1000, math.ceil(seconds / self())))
+
+    def __call__(self) -> float:
+        """Run a pass and return its seconds per step."""
+        start, done = time.perf_counter(), None
+        for _ in range(self.steps):
+            done = self._step()
+        self._wait(done)
+        return (time.perf_counter() - start) / self.steps
+
+
+def resident_bytes() -> int:
+    """Memory of this process that is in RAM now (on Linux; elsewhere the most there ever was)."""
+    return _status("VmRSS") or _most_ever()
+
+
+def peak_bytes() -> int:
+    """The most memory of this process that was in RAM at once, on Linux since `forget_peak`."""
+    return _status("VmHWM") or _most_ever()
+
+
+def forget_peak() -> None:
+    """Count the peak anew from here, where the system can."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:  # not Linux, or not allowed: the peak is that of the process' life
+        pass
+
+
+def _status(key: str) -> int | None:
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:")), None)
+
+
+def _most_ever() -> int:
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

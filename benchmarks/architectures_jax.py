@@ -1,0 +1,69 @@
+"""cnnlab's side of `architectures.py`: one network, trained by the library's one step, and its logits."""
+
+from __future__ import annotations
+
+from contender import Channel
+
+if __name__ == "__main__":  # binds the process to its CPUs: before JAX starts its threads
+    CHANNEL = Channel()
+
+import math
+import time
+
+import jax
+import optax
+from architecture_task import MOMENTUM, RATE, Pass, forget_peak, make_batch, peak_bytes, resident_bytes
+
+import cnnlab
+from cnnlab.data.augmentation import to_float
+from cnnlab.training import Metrics
+
+
+def run(channel: Channel) -> None:
+    """Compile, then time a pass of forward and one of training steps per request."""
+    options = channel.options
+    images, labels = make_batch(options)
+    jax.block_until_ready(jax.device_put(images))
+    before = resident_bytes()
+    tx = optax.sgd(RATE, momentum=MOMENTUM)
+    state = cnnlab.TrainState.create(cnnlab.create_model(options["name"], **options["model_options"]), tx)
+    batch = jax.device_put({"image": images, "label": labels})
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+
+    start = time.perf_counter()
+    train = cnnlab.make_train_step(tx).lower(state, batch).compile()  # pyright: ignore[reportFunctionMemberAccess]
+    compile_seconds = time.perf_counter() - start
+    start = time.perf_counter()
+    logits = jax.jit(lambda state, images: state.model(to_float(images))).lower(state, batch["image"]).compile()
+    forward_compile_seconds = time.perf_counter() - start
+
+    metrics = Metrics.zero()
+
+    def train_step() -> object:
+        nonlocal state, metrics
+        state, metrics = train(state, batch)
+        return metrics
+
+    forget_peak()
+    forward_pass = Pass(lambda: logits(state, batch["image"]), jax.block_until_ready, options["seconds"])
+    train_pass = Pass(train_step, jax.block_until_ready, options["seconds"])
+    device = jax.local_devices()[0]
+    while True:
+        forward, training = forward_pass(), train_pass()
+        loss = float(metrics.loss)
+        memory = device.memory_stats()
+        channel.answer(
+            forward_seconds=forward,
+            train_seconds=training,
+            steps={"forward": forward_pass.steps, "train": train_pass.steps},
+            loss=loss if math.isfinite(loss) else None,
+            parameters=parameters,
+            compile_seconds=compile_seconds,
+            forward_compile_seconds=forward_compile_seconds,
+            peak_bytes=memory["peak_bytes_in_use"] if memory else peak_bytes() - before,
+            device=device.device_kind,
+        )
+
+
+if __name__ == "__main__":
+    run(CHANNEL)
