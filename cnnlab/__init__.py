@@ -34,9 +34,14 @@ if TYPE_CHECKING:
     from .experiment import load as load
     from .experiment import resume as resume
     from .models import create_model as create_model
+    from .models import feature_maps as feature_maps
     from .models import list_models as list_models
+    from .models import load_weights as load_weights
     from .models import model_info as model_info
     from .models import register_model as register_model
+    from .models import replace_head as replace_head
+    from .models import save_weights as save_weights
+    from .models import summarize as summarize
     from .report import write_report as write_report
     from .training import Plateau as Plateau
     from .training import Recipe as Recipe
@@ -55,7 +60,8 @@ else:
         "data": "Dataset DatasetError Split dataset_from_arrays list_datasets load_dataset",
         "evaluation": "Evaluation evaluate predict",
         "experiment": "Run fit load resume",
-        "models": "create_model list_models model_info register_model",
+        "models": "create_model feature_maps list_models load_weights model_info register_model replace_head "
+        "save_weights summarize",
         "report": "write_report",
         "training": "Plateau Recipe TrainState get_recipe list_recipes make_eval_step make_optimizer make_train_step",
     }

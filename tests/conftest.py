@@ -6,6 +6,7 @@ inherit them.
 
 import os
 
+import pytest
 from hypothesis import Phase, settings
 
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
@@ -16,3 +17,7 @@ settings.register_profile(
     "cnnlab", derandomize=True, deadline=None, max_examples=6, phases=[Phase.explicit, Phase.generate]
 )
 settings.load_profile("cnnlab")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--renew-golden", action="store_true", help="write the golden logits of the models that run")

@@ -1,16 +1,18 @@
 """The command line: `cnnlab train`, `resume`, `evaluate`, `predict`, `report`, `models` ...; thin over the library.
 
 Exit codes: 0 done; 2 what was typed cannot be (a name, a value, a folder); 1 it was begun and failed; 130
-interrupted, and `cnnlab resume` goes on. Each error is one line on standard error; `CNNLAB_TRACEBACK=1` adds
-where it came from.
+interrupted, and `cnnlab resume` goes on where a run had begun. Each error is one line on standard error;
+`CNNLAB_TRACEBACK=1` adds where it came from.
 """
 
 import os
 import shlex
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 _DESCRIPTION = """Train, study and compare convolutional networks.
 
@@ -30,21 +32,50 @@ def main(args: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError):  # not a text file, as in some tests and notebooks
             stream.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue]
+    with _noted_ctrl_c() as pressed:
+        return _guarded([*(sys.argv[1:] if args is None else args)], pressed)
+
+
+@contextmanager
+def _noted_ctrl_c() -> Iterator[list[int]]:
+    """Let Ctrl-C interrupt as ever, and note that it did: a half-imported package may turn it into any error."""
+    pressed: list[int] = []
+
+    def interrupt(number: int, _: object) -> None:
+        pressed.append(number)
+        raise KeyboardInterrupt
+
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    ours = usual and threading.current_thread() is threading.main_thread()
+    if ours:
+        signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield pressed
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _guarded(args: list[str], pressed: list[int]) -> int:
+    """Run one command and turn whatever it raises into a line and an exit code."""
     try:
         try:
-            return _run([*(sys.argv[1:] if args is None else args)])
+            return _run(args)
         finally:
             sys.stdout.flush()  # a reader that has left is noticed here, not at exit
     except SystemExit as stop:  # tyro, after --help and wrong usage
         return stop.code if isinstance(stop.code, int) else _FAILED * bool(stop.code)
-    except KeyboardInterrupt:
-        print("cnnlab: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"cnnlab: {str(stop) or 'interrupted'}", file=sys.stderr)
         return _INTERRUPTED
     except BrokenPipeError:
         with suppress(OSError, ValueError):  # what is still buffered has no reader: let it go nowhere
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
     except Exception as error:
+        if pressed:
+            print("cnnlab: interrupted", file=sys.stderr)
+            return _INTERRUPTED
         code = _exit_code(error)
         if code is None:
             raise

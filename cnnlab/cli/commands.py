@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +15,7 @@ from .doctor import doctor
 from .listings import datasets, models, recipes
 from .output import over_seeds, print_json, print_table, short
 from .settings import model_options, recipe_changes
+from .summary import summary
 
 if TYPE_CHECKING:
     from cnnlab.experiment import Run, Runs
@@ -60,18 +63,19 @@ def train(
     folder = claim_folder(model, dataset, recipe) if out is None else out
     print(f"run folder: {short(folder)}", flush=True)
     try:
-        result = fit(
-            model,
-            dataset,
-            chosen,
-            out=folder,
-            seed=seed,
-            seeds=None if seeds is None else range(seeds),
-            model_options=settings,
-            data_dir=data_dir,
-            progress=not quiet,
-            overwrite=overwrite,
-        )
+        with _resumable(folder):
+            result = fit(
+                model,
+                dataset,
+                chosen,
+                out=folder,
+                seed=seed,
+                seeds=None if seeds is None else range(seeds),
+                model_options=settings,
+                data_dir=data_dir,
+                progress=not quiet,
+                overwrite=overwrite,
+            )
     except BaseException:
         if out is None:
             give_back_folder(folder)
@@ -89,20 +93,26 @@ def resume(
         data_dir: where the data are, if they have moved.
         quiet: show no progress, only the result.
     """
+    from cnnlab.experiment import how_diverged, seed_folders
     from cnnlab.experiment import resume as go_on
-    from cnnlab.experiment import seed_folders
     from cnnlab.training import RunFolder
 
     children = seed_folders(run)
     folders = [RunFolder.open(path) for path in children or [run]]
     marks = [run / "report.html", *(folder.path / "result.json" for folder in folders)]
     marks += [run / "summary.json"] if children else []
-    if all(mark.is_file() for mark in marks):
+    diverged = {folder.path.name: how_diverged(folder) for folder in folders}
+    if all(mark.is_file() for mark in marks) and not all(diverged.values()):
         reasons = {str(folder.read_json("result.json").get("stop_reason")) for folder in folders}
         print(f"nothing to do: {short(run)} is finished ({'; '.join(sorted(reasons))})")
         print(f"report: {short(run / 'report.html')}")
         return 0
-    return _tell(go_on(run, progress=not quiet, data_dir=data_dir), run, quiet)
+    with _resumable(run):
+        result = go_on(run, progress=not quiet, data_dir=data_dir)
+    for name, how in diverged.items():
+        if how is not None:
+            print(f"{name} is left as it is: it {how}")
+    return _tell(result, run, quiet)
 
 
 def evaluate(
@@ -162,16 +172,34 @@ def predict(
     return 0
 
 
-def report(run: Annotated[Positional[Path], _RUN]) -> int:
-    """Draw the figures, tables and the page of a run again.
+def report(run: Annotated[Positional[Path], _RUN], *, data_dir: Annotated[Path | None, _FOLDER] = None) -> int:
+    """Draw the figures, tables and the page of a run again; without the data, all but the mistakes.
 
     Args:
         run: the run folder, of one seed or several.
+        data_dir: where the data are, if they have moved.
     """
     from cnnlab.experiment import refresh_report
 
-    print(f"report: {short(refresh_report(run))}")
+    page, missing = refresh_report(run, data_dir)
+    if missing is not None:
+        print(missing)
+    print(f"report: {short(page)}")
     return 0
+
+
+@contextmanager
+def _resumable(folder: Path) -> Iterator[None]:
+    """Let an interruption outside the training loop, or a second one inside, say how to go on where a run has begun."""
+    from cnnlab.experiment import seed_folders
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        if (folder / "recipe.json").is_file() or seed_folders(folder):
+            command = f"cnnlab resume {shlex.quote(short(folder))}"
+            raise KeyboardInterrupt(f"interrupted; go on with:  {command}") from None
+        raise
 
 
 def _tell(result: Run | Runs, folder: Path, quiet: bool) -> int:
@@ -208,5 +236,5 @@ def _later(command: Callable[..., int]) -> Callable[..., Any]:
     return bind
 
 
-_ALL = (train, resume, evaluate, predict, report, models, datasets, recipes, doctor)
+_ALL = (train, resume, evaluate, predict, report, models, summary, datasets, recipes, doctor)
 COMMANDS: dict[str, Callable[..., Any]] = {command.__name__: _later(command) for command in _ALL}

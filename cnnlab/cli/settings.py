@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, get_type_hints
 
 _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
 def recipe_changes(settings: Sequence[str]) -> dict[str, Any]:
-    """Read `epochs=3`, `flip=yes` ... by the types of the fields of `Recipe`.
+    """Read `epochs=3`, `flip=yes`, `freeze=conv1,bn1`, `learning_rates=head:10` ... by the fields of `Recipe`.
 
     An unknown field or an impossible value is left for `Recipe.replace` to refuse.
 
@@ -25,14 +25,10 @@ def recipe_changes(settings: Sequence[str]) -> dict[str, Any]:
     changes = {}
     for name, text in _pairs(settings, "--set epochs=3"):
         key = name.replace("-", "_")
-        kind = kinds.get(key)
+        read, words = _READERS.get(key) or _READERS.get(kinds.get(key)) or (str, "")
         try:
-            if kind is bool:
-                changes[key] = _WORDS[text.lower()]
-            else:
-                changes[key] = kind(text) if kind in (int, float) else text
+            changes[key] = read(text)
         except (ValueError, KeyError):
-            words = {bool: "yes or no", int: "a whole number"}.get(kind, "a number")  # pyright: ignore[reportArgumentType]
             raise RecipeError(f"Expected {words} for {key}, got {text!r}; do change --set {name}={text}.") from None
     return changes
 
@@ -71,6 +67,31 @@ def _pairs(settings: Sequence[str], example: str) -> list[tuple[str, str]]:
             raise ValueError(f"Expected KEY=VALUE, got {setting!r}; do write {example}.")
         pairs.append((key.strip(), text.strip()))
     return pairs
+
+
+def _number(text: str) -> int | float:
+    return float(text) if set(text) & set(".e") else int(text)
+
+
+def _patterns(text: str) -> list[str]:
+    return [pattern.strip() for pattern in text.split(",") if pattern.strip()]
+
+
+def _factors(text: str) -> dict[str, float] | list[tuple[str, float]]:
+    pairs = [(pattern.strip(), float(factor)) for pattern, _, factor in (p.rpartition(":") for p in _patterns(text))]
+    factors = dict(pairs)
+    return factors if len(factors) == len(pairs) else pairs  # a pattern given twice is left for `Recipe` to refuse
+
+
+# By the name of a field, or by its type: how to read a value, and how to say what was expected.
+_READERS: dict[Any, tuple[Callable[[str], Any], str]] = {
+    "held_out": (_number, "a number of images or a share"),
+    "freeze": (_patterns, "patterns"),
+    "learning_rates": (_factors, "PATTERN:FACTOR, such as head:10,"),
+    bool: (lambda text: _WORDS[text.lower()], "yes or no"),
+    int: (int, "a whole number"),
+    float: (float, "a number"),
+}
 
 
 def _value(text: str) -> Any:

@@ -26,7 +26,12 @@ def summary(
     """
     from cnnlab.models import model_info, summarize
 
-    info = model_info(model)
-    print(summarize(model, image_size=image_size, batch=batch, **model_options(model, options)))
+    info, chosen = model_info(model), model_options(model, options)
+    if image_size is not None and chosen.setdefault("image_size", image_size) != image_size:
+        raise ValueError(
+            f"Expected one size of images, got --image-size {image_size} and --model-set "
+            f"image_size={chosen['image_size']}; do give one of the two."
+        )
+    print(summarize(model, batch=batch, **chosen))
     print(f"\n{info.summary}" + (f"\n{info.paper}" if info.paper else ""))
     return 0

@@ -53,13 +53,13 @@ def predict(
         model: e.g. from `cnnlab.load` or `Run.best`, which know their classes and image shape.
         images: files (resized to the model's images), or uint8 / float in [0, 1] `[n, h, w, c]`.
         classes: names; by default those the model was trained on, else numbers.
-        image_shape: `(height, width, channels)` files are brought to; by default that of the training
-            images, else (32, 32, 3).
+        image_shape: `(height, width, channels)` files are brought to and arrays must have; by default that of the
+            training images, else (32, 32, 3) for files and any for arrays.
         top_k: how many classes per image.
 
     Raises:
         cnnlab.data.ImageError: a file is missing, damaged or no image (named in the message).
-        ValueError: no image, or top_k below 1.
+        ValueError: no image, arrays that are no such images, or top_k below 1.
     """
     if top_k < 1:
         raise ValueError(f"Expected top_k of at least 1, got {top_k}.")
@@ -67,15 +67,15 @@ def predict(
         images = [images]
     if len(images) == 0:
         raise ValueError("Expected at least one image, got none; do name image files.")
-    known_classes, known_shape = getattr(model, "classes", None), getattr(model, "image_shape", None)
-    height, width, channels = image_shape or known_shape or (32, 32, 3)
+    known_classes, image_shape = getattr(model, "classes", None), image_shape or getattr(model, "image_shape", None)
+    height, width, channels = image_shape or (32, 32, 3)
     if isinstance(images, np.ndarray):
         names, pixels = [f"image {i}" for i in range(len(images))], images
     else:
         paths = [Path(path) for path in images]
         names = [str(path) for path in paths]
         pixels = np.stack([read_image(path, (height, width), channels) for path in paths])
-    probabilities = softmax(compute_logits(model, pixels), axis=-1)
+    probabilities = softmax(compute_logits(model, pixels, image_shape=image_shape), axis=-1)
     labels = tuple(classes or known_classes or (str(i) for i in range(probabilities.shape[-1])))
     if len(labels) < probabilities.shape[-1]:
         raise ValueError(f"Expected a name for each of {probabilities.shape[-1]} classes, got {len(labels)} names.")

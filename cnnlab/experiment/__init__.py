@@ -4,6 +4,7 @@ from .fit import fit as fit
 from .fit import resume as resume
 from .folders import claim_folder as claim_folder
 from .folders import give_back_folder as give_back_folder
+from .load import how_diverged as how_diverged
 from .load import load as load
 from .load import refresh_report as refresh_report
 from .load import seed_folders as seed_folders

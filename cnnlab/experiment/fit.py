@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ from flax import nnx
 
 from cnnlab.data import Dataset, load_dataset
 from cnnlab.report import write_report
-from cnnlab.training import Callback, Recipe, RunFolder, get_recipe
+from cnnlab.training import Callback, Recipe, RunFolder, TrainingDiverged, get_recipe
+from cnnlab.training.checks import expect_seed
 
-from .load import seed_folders
+from .load import how_diverged, seed_folders
 from .plan import ModelSource, Plan
 from .run import Runs
 
@@ -34,15 +36,15 @@ def fit(
     """Train a network and measure it; with `out`, leave a run folder with everything in it.
 
     Args:
-        model: a registered name; or a network with its initial weights (not changed); or a function from
-            `nnx.Rngs` to a network.
+        model: a registered name; or a network with its initial weights (not changed; one that standardises its
+            images goes on doing so, whatever the recipe says); or a function from `nnx.Rngs` to a network.
         data: a data set or its name (`cnnlab.load_dataset`).
         recipe: a recipe, its name, or a .toml / .json file.
         out: the run folder to make; None keeps everything in memory.
-        seed: of initial weights, noise and order.
+        seed: of initial weights, noise and order; a whole number from 0 to 2**32 - 1.
         seeds: several, trained one after the other with one compilation; each gets `out/seed-N`.
         model_options: options of a registered model. `num_classes`, `in_channels` and `image_size` come from
-            the data unless given.
+            the data unless given; with images below 64 pixels, `stem` and `classifier` are "cifar" unless given.
         data_dir: where to look for the data.
         callbacks: listeners (`cnnlab.training.Callback`).
         progress: tell the progress on standard output.
@@ -53,20 +55,18 @@ def fit(
 
     Raises:
         ValueError: unknown names or impossible values, each with what to do.
-        cnnlab.training.TrainingDiverged: a parameter or loss is not finite.
-        cnnlab.training.RunFolderError: `out` holds a run already.
+        cnnlab.training.TrainingDiverged: a parameter or loss is not finite; the run folder says so.
+        cnnlab.training.RunFolderError: `out` holds a run already, or another process trains there.
     """
     recipe = get_recipe(recipe)
     several = seeds is not None
-    chosen = [int(s) for s in seeds] if seeds is not None else [int(seed)]
-    if not chosen:
-        raise ValueError("Expected at least one seed, got none; do pass e.g. seeds=range(5).")
+    chosen = [expect_seed(seed)] if seeds is None else _expect_seeds(seeds)
     if several and isinstance(model, nnx.Module):
         raise ValueError(
             "Expected a name or a function of nnx.Rngs to train several seeds, got a network; do pass a function."
         )
     dataset_name = data if isinstance(data, str) else None
-    dataset = load_dataset(data, data_dir) if isinstance(data, str) else data
+    dataset = load_dataset(data, data_dir, progress=progress) if isinstance(data, str) else data
     plan = Plan(model, model_options or {}, dataset, dataset_name, data_dir, recipe)
     parent = None
     if out is not None:
@@ -74,13 +74,19 @@ def fit(
     folders: list[RunFolder | None] = [parent]
     if several:
         folders = [RunFolder.create(parent.path / f"seed-{s}") if parent else None for s in chosen]
-    for folder, s in zip(folders, chosen, strict=True):
-        if folder is not None:
-            plan.write(folder, s)
-    runs = plan.run_all(list(zip(chosen, folders, strict=True)), [*callbacks], progress, resume=False)
-    if not several:
-        return runs[0]
-    return finish_seeds(Runs(tuple(runs), parent.path if parent else None))
+    with _alone_in([parent, *folders]):
+        for folder, s in zip(folders, chosen, strict=True):
+            if folder is not None:
+                plan.write(folder, s)
+        try:
+            runs = plan.run_all(list(zip(chosen, folders, strict=True)), [*callbacks], progress, resume=False)
+        except TrainingDiverged:
+            if several and parent:
+                write_report(parent.path)
+            raise
+        if not several:
+            return runs[0]
+        return finish_seeds(Runs(tuple(runs), parent.path if parent else None))
 
 
 def resume(
@@ -92,6 +98,8 @@ def resume(
 ) -> Any:
     """Go on with an interrupted run, bit for bit as if it had never stopped; several seeds likewise.
 
+    Each session leaves its environment in environment.json. A seed of several that has diverged stays as it is.
+
     Args:
         folder: the run folder, or that of several seeds.
         callbacks: listeners.
@@ -102,16 +110,42 @@ def resume(
         `Run` or `Runs`, as `fit`.
 
     Raises:
-        cnnlab.training.RunFolderError: no run there, or one that cannot go on (its model was an object, or the
-            data have changed).
+        cnnlab.training.RunFolderError: no run there, or one that cannot go on (only the script can build its
+            model, the data have changed, or another process trains it).
+        cnnlab.training.TrainingDiverged: it has diverged, and would again.
     """
     path = Path(folder)
     children = seed_folders(path)
     found = [RunFolder.open(child) for child in children] if children else [RunFolder.open(path)]
-    plan, _ = Plan.read(found[0], data_dir)
+    diverged = [how_diverged(f) for f in found]
+    found = [f for f, how in zip(found, diverged, strict=True) if how is None]
+    if not found:
+        raise TrainingDiverged(f"Expected a run that can go on in {path}, got one that {diverged[0]}, and train again.")
+    plan, _ = Plan.read(found[0], data_dir, progress=progress)
     seeds = [int(f.read_json("recipe.json")["seed"]) for f in found]
-    runs = plan.run_all(list(zip(seeds, found, strict=True)), [*callbacks], progress, resume=True)
-    return finish_seeds(Runs(tuple(runs), path)) if children else runs[0]
+    with _alone_in(found):
+        runs = plan.run_all(list(zip(seeds, found, strict=True)), [*callbacks], progress, resume=True)
+        return finish_seeds(Runs(tuple(runs), path)) if children else runs[0]
+
+
+def _expect_seeds(seeds: Iterable[int]) -> list[int]:
+    if not isinstance(seeds, Iterable):
+        raise ValueError(f"Expected several seeds, got {seeds!r}; do pass e.g. seeds=range(5), or seed=.")
+    chosen = [expect_seed(s) for s in seeds]
+    if not chosen:
+        raise ValueError("Expected at least one seed, got none; do pass e.g. seeds=range(5).")
+    if repeated := {s for s in chosen if chosen.count(s) > 1}:
+        raise ValueError(f"Expected every seed once, got {min(repeated)} more than once; do name it once.")
+    return chosen
+
+
+def _alone_in(folders: Iterable[RunFolder | None]) -> ExitStack:
+    """A context in which no other process trains in any of the folders."""
+    with ExitStack() as held:
+        for folder in folders:
+            if folder is not None:
+                held.enter_context(folder.lock)
+        return held.pop_all()
 
 
 def finish_seeds(runs: Runs) -> Runs:

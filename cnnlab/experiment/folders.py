@@ -29,7 +29,7 @@ def claim_folder(model: str, dataset: str, recipe: str) -> Path:
 
 def give_back_folder(folder: Path) -> None:
     """Remove a claimed folder again when the run never began, that is when no file is in it."""
-    if not any(path.is_file() for path in folder.rglob("*")):
+    if folder.is_dir() and not any(path.is_file() for path in folder.rglob("*")):
         for path in sorted(folder.rglob("*"), reverse=True):
             path.rmdir()
         folder.rmdir()

@@ -7,13 +7,15 @@ from pathlib import Path
 import jax
 from flax import nnx
 
-from cnnlab.data import load_dataset
+from cnnlab.data import DatasetError
 from cnnlab.report import write_report
-from cnnlab.training import CheckpointError, RunFolder
+from cnnlab.training import CheckpointError, RunFolder, RunFolderError
+from cnnlab.training.loop import DIVERGED
 from cnnlab.training.state import split_model
 
 from .networks import build_network, labelled, standardized
 from .reporting import draw_report
+from .requests import load_recorded
 
 
 def load(folder: str | Path, *, model: nnx.Module | None = None) -> nnx.Module:
@@ -21,7 +23,8 @@ def load(folder: str | Path, *, model: nnx.Module | None = None) -> nnx.Module:
 
     Args:
         folder: the run folder (of several seeds: the first one's network).
-        model: needed only where the run was given a network and not a name: one built alike.
+        model: one built alike, needed only where cnnlab does not know how to build the run's network: it was given
+            one that is no registered model, or was changed by hand.
 
     Raises:
         cnnlab.training.RunFolderError: no run there, or one whose network has no name and `model` is missing.
@@ -32,12 +35,11 @@ def load(folder: str | Path, *, model: nnx.Module | None = None) -> nnx.Module:
     record = run.read_json("recipe.json")
     network = build_network(record["model"], 0) if model is None else model
     network = standardized(network, record["standardization"])
-    structure, params, extra = split_model(network)
+    structure, params, extra = split_model(network, record["recipe"].get("freeze", ()))
     if not run.best.exists():
-        raise CheckpointError(
-            f"Expected a best checkpoint in {run.best.folder}, got none; do finish the first epoch: "
-            f"cnnlab resume {run.path}"
-        )
+        how = how_diverged(run)
+        hint = f"; do finish the first epoch: cnnlab resume {run.path}" if how is None else f", for the run {how}."
+        raise CheckpointError(f"Expected a best checkpoint in {run.best.folder}, got none{hint}")
     _, tree, _ = run.best.load({"params": params, "extra": extra})
     tree = jax.tree.map(jax.numpy.asarray, tree)
     best = structure.merge(tree["params"], tree["extra"], train=False)
@@ -50,15 +52,36 @@ def seed_folders(path: Path) -> list[Path]:
     return sorted(found, key=lambda p: int(p.name[5:]))
 
 
-def refresh_report(folder: str | Path) -> Path:
-    """Draw the report of a run folder again (the data must be at hand for the pictures of mistakes)."""
+def how_diverged(run: RunFolder) -> str | None:
+    """Return how a run has diverged and what to do, in the words of its result; None when it has not."""
+    if not (run.path / "result.json").is_file():
+        return None
+    reason = str(run.read_json("result.json").get("stop_reason"))
+    return reason if reason.startswith(DIVERGED) else None
+
+
+def refresh_report(folder: str | Path, data_dir: str | Path | None = None) -> tuple[Path, str | None]:
+    """Draw the report of a run folder again, as much of it as can be.
+
+    Args:
+        folder: the run folder, of one seed or several.
+        data_dir: where the data are, if they have moved; the pictures of mistakes need them.
+
+    Returns:
+        The page, and one line about what could not be drawn and why; None when nothing is missing.
+    """
     path = Path(folder)
     if seed_folders(path) or not RunFolder.open(path).best.exists():
-        return write_report(path)
-    run = RunFolder.open(path)
-    record = run.read_json("recipe.json")
-    network = load(path) if record["model"]["options"] is not None else None
-    if network is None or record["dataset"]["request"] is None:
-        return write_report(path)
-    dataset = load_dataset(record["dataset"]["request"], record["dataset"]["data_dir"], download=False)
-    return draw_report(path, network, dataset)
+        return write_report(path), None
+    record = RunFolder.open(path).read_json("recipe.json")
+    network = dataset = missing = None
+    try:
+        network = load(path)
+        if record["dataset"]["request"] is not None:
+            dataset = load_recorded(path, record, data_dir, download=False)
+        else:
+            missing = "the mistakes are left out: only the script knows the data"
+    except (CheckpointError, DatasetError, RunFolderError, ValueError, OSError, ImportError) as error:
+        left_out = "the filters and mistakes are" if network is None else "the mistakes are"
+        missing = f"{left_out} left out: {' '.join(str(error).split())}"
+    return write_report(path) if network is None else draw_report(path, network, dataset), missing

@@ -10,22 +10,36 @@ from typing import Any
 import jax
 from flax import nnx
 
-from cnnlab.data import Dataset, Split, load_dataset
+from cnnlab.data import Dataset, Split
 from cnnlab.evaluation import Evaluation, evaluate
+from cnnlab.report import write_report
 from cnnlab.training import (
     Callback,
-    Outcome,
+    Position,
     Recipe,
     RunFolder,
     RunFolderError,
     Trainer,
+    TrainingDiverged,
     describe_environment,
 )
 from cnnlab.training.compilation_cache import use_compilation_cache
+from cnnlab.training.environment import what_differs
+from cnnlab.training.groups import expect_groups
 from cnnlab.training.progress import console_progress
 
-from .networks import build_network, channel_statistics, labelled, standardized, with_data_options
+from .networks import (
+    build_network,
+    channel_statistics,
+    expect_fitting,
+    labelled,
+    record_model,
+    standardized,
+    unwrapped,
+    with_data_options,
+)
 from .reporting import draw_report
+from .requests import absolute_request, load_recorded
 from .run import Run
 
 ModelSource = str | nnx.Module | Callable[[nnx.Rngs], nnx.Module]
@@ -45,23 +59,32 @@ class Plan:
         recipe: Recipe,
     ):
         self.recipe, self.dataset = recipe, dataset
-        self.request = dataset_name
+        self.request = absolute_request(dataset_name, data_dir)
         self.data_dir = None if data_dir is None else str(Path(data_dir).expanduser().absolute())
-        self._model = model
-        self.model_record: dict[str, Any] = {"name": type(model).__name__, "options": None}
-        if isinstance(model, str):
-            self.model_record = {"name": model, "options": with_data_options(model, options, dataset)}
-        elif options:
+        if options and not isinstance(model, str):
             raise ValueError("Expected model_options only with the name of a model, got them with an object.")
         self.train, self.monitor, self.monitor_name = _split(dataset, recipe)
         self.standardization = channel_statistics(self.train) if recipe.standardize else None
+        self.model_record: dict[str, Any] = {"name": type(model).__name__, "options": None}
+        self._has_weights = isinstance(model, nnx.Module)
+        if isinstance(model, str):
+            self.model_record = {"name": model, "options": with_data_options(model, options, dataset)}
+        elif isinstance(model, nnx.Module):
+            model, statistics = unwrapped(model)
+            self.standardization = statistics or self.standardization  # it goes on with what it was trained with
+            self.model_record = record_model(model)
+        self._model = model
         self._trainer: Trainer | None = None
-        # Built in the abstract before any folder is made, so that a network that cannot be leaves nothing behind.
+        # Tried in the abstract before any folder is made, so that what cannot be leaves nothing behind.
         abstract = nnx.eval_shape(lambda: self.network(0))
         self.parameters = sum(math.prod(p.shape) for p in jax.tree.leaves(nnx.state(abstract, nnx.Param)))
+        expect_groups(abstract, recipe)
+        expect_fitting(abstract, dataset)
 
     @classmethod
-    def read(cls, folder: RunFolder, data_dir: str | Path | None) -> tuple[Plan, dict[str, Any]]:
+    def read(
+        cls, folder: RunFolder, data_dir: str | Path | None, *, progress: bool = True
+    ) -> tuple[Plan, dict[str, Any]]:
         """Rebuild the plan of a run folder."""
         record = folder.read_json("recipe.json")
         if record["model"]["options"] is None or record["dataset"]["request"] is None:
@@ -71,14 +94,12 @@ class Plan:
             )
         where = data_dir if data_dir is not None else record["dataset"]["data_dir"]
         request = record["dataset"]["request"]
-        dataset = load_dataset(request, where)
-        if dataset.fingerprint != record["dataset"]["fingerprint"]:
-            raise RunFolderError(
-                f"Expected the data {folder.path} was trained on, got other images or labels from {dataset.source}; "
-                "do give their place with --data-dir."
-            )
+        dataset = load_recorded(folder.path, record, data_dir, progress=progress)
         recipe = Recipe.from_dict(record["recipe"])
-        return cls(record["model"]["name"], record["model"]["options"], dataset, request, where, recipe), record
+        plan = cls(record["model"]["name"], record["model"]["options"], dataset, request, where, recipe)
+        plan.standardization = record["standardization"]
+        plan._has_weights = record["model"].get("has_weights", False)
+        return plan, record
 
     def network(self, seed: int) -> nnx.Module:
         """Build the network with the initial weights of a seed."""
@@ -98,7 +119,7 @@ class Plan:
             "recipe.json",
             {
                 "format": _FORMAT,
-                "model": {**self.model_record, "parameters": self.parameters},
+                "model": {**self.model_record, "parameters": self.parameters, "has_weights": self._has_weights},
                 "dataset": {
                     "name": data.name,
                     "request": self.request,
@@ -106,7 +127,7 @@ class Plan:
                     "source": data.source,
                     "fingerprint": data.fingerprint,
                     "train_images": len(self.train),
-                    "held_out_images": self.recipe.held_out,
+                    "held_out_images": len(self.monitor) if self.recipe.held_out else 0,
                     "test_images": len(data.test),
                     "image_shape": list(data.image_shape),
                     "classes": list(data.classes),
@@ -142,36 +163,61 @@ class Plan:
             title = f"{self.model_record['name']} on {self.dataset.name}"
             callbacks = [*callbacks, console_progress(title, self.dataset.source, where)]
         going_on = resume and folder is not None and folder.last.exists()
-        outcome = self._trainer.run(self.network(seed), seed=seed, folder=folder, callbacks=callbacks, resume=going_on)
+        if resume and self._has_weights and not going_on:
+            raise RunFolderError(
+                f"Expected a checkpoint to go on from in {folder}, got none, and the weights that the run began with "
+                "are not in it; do run the script again."
+            )
+        if resume and folder is not None and not (folder.path / "result.json").is_file():
+            note_session(folder, progress)
+        try:
+            network = self.network(seed)
+            outcome = self._trainer.run(network, seed=seed, folder=folder, callbacks=callbacks, resume=going_on)
+        except TrainingDiverged as error:
+            if folder is not None and error.position is not None:
+                folder.write_json("result.json", self._result(error.position, None))
+                write_report(folder.path)
+            raise
         best = labelled(outcome.best, self.dataset.classes, self.dataset.image_shape)
         evaluation = None
         if not outcome.interrupted:
             evaluation = evaluate(best, self.dataset.test, classes=self.dataset.classes)
         if folder is not None:
             if evaluation is not None:
-                folder.write_json("result.json", self._result(outcome, evaluation))
+                folder.write_json("result.json", self._result(outcome.position, evaluation))
             draw_report(folder.path, best, self.dataset if evaluation is not None else None)
         position = outcome.position
         where = folder.path if folder is not None else None
         return Run(best, outcome.last, position.history, evaluation, seed, position.stop_reason, where)
 
-    def _result(self, outcome: Outcome, evaluation: Evaluation) -> dict[str, Any]:
-        position = outcome.position
+    def _result(self, position: Position, evaluation: Evaluation | None) -> dict[str, Any]:
+        accuracy, epoch = position.best
         return {
             "stop_reason": position.stop_reason,
             "epochs": position.epoch,
-            "best_epoch": position.plateau.best_epoch,
-            "best_accuracy": position.plateau.best,
+            "best_epoch": epoch,
+            "best_accuracy": accuracy,
             "compile_seconds": position.compile_seconds,
             "train_seconds": position.train_seconds,
             "protocol": "held-out" if self.recipe.held_out else "thesis",
-            "evaluation": evaluation.to_dict("test"),
+            "evaluation": evaluation.to_dict("test") if evaluation is not None else None,
         }
+
+
+def note_session(folder: RunFolder, progress: bool) -> None:
+    """Append this process to environment.json; with `progress` say what may keep the run from being bit for bit."""
+    known = folder.read_json("environment.json") if (folder.path / "environment.json").exists() else {}
+    earlier, now = known.get("resumed", []), describe_environment()
+    folder.write_json("environment.json", {**known, "resumed": [*earlier, now]})
+    differences = what_differs([known, *earlier], now)
+    if differences and progress:
+        print(f"not bit for bit from here on: {', '.join(differences)}", flush=True)
 
 
 def _split(dataset: Dataset, recipe: Recipe) -> tuple[Split, Split, str]:
     """Return training images, the images that steer, and the latters' name."""
     if recipe.held_out == 0:
         return dataset.train, dataset.test, "test"
-    rest, held_out = dataset.hold_out(recipe.held_out)
+    count = recipe.held_out if recipe.held_out >= 1 else max(round(recipe.held_out * len(dataset.train)), 1)
+    rest, held_out = dataset.hold_out(int(count))
     return rest, held_out, "validation"

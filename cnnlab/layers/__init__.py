@@ -1,4 +1,4 @@
-"""What networks are made of: convolution and pooling, in NHWC, each with a lowering per platform.
+"""What networks are made of: convolution, pooling, normalisation, residual blocks, neurons; in NHWC.
 
 Every function and module takes images as `[batch, height, width, channels]`.
 """

@@ -16,6 +16,7 @@ from .words import (
     as_number,
     best_of,
     count,
+    diverged,
     duration,
     headline,
     honesty,
@@ -34,7 +35,7 @@ class Story:
         headline: the outcome in a sentence.
         honest: how far the figure can be trusted, or "".
         optimistic: whether `honest` is a warning.
-        notices: what else must be known first, such as "still running".
+        notices: what else must be known first, such as "still running" or "diverged".
         commands: what to type next, such as the resume command.
         numbers: (value, label, remark) of the first screen.
         histories: one list of epochs for each run that has one.
@@ -69,7 +70,9 @@ def tell_run(run: RunRecord) -> Story:
     result, evaluation, last = run.result or {}, run.evaluation or {}, _last(run.history)
     epoch, accuracy = best_of([result] if result else run.history)
     planned = run.recipe["recipe"].get("epochs")
-    honest = honesty(result.get("protocol"), run.history, run.recipe["dataset"].get("held_out_images"))
+    protocol = None if diverged(result) else result.get("protocol")  # it never came to the test set
+    held_out = run.recipe["dataset"].get("held_out_images")
+    honest = honesty(protocol, run.history, held_out) if epoch is not None else ""
     monitor = str(last.get("monitor") or "monitored")
     numbers = [(percent(evaluation["accuracy"], 2), "test accuracy", "")] if "accuracy" in evaluation else []
     if not numbers or monitor == "validation":
@@ -89,9 +92,9 @@ def tell_run(run: RunRecord) -> Story:
         histories=[run.history] if run.history else [],
         monitor=monitor,
         evaluation=run.evaluation,
-        stop_reason=str(result.get("stop_reason") or ""),
+        stop_reason="" if diverged(result) else str(result.get("stop_reason") or ""),
         recipe=run.recipe,
-        environment=run.environment,
+        environment=_environment(run),
         folder=run.folder,
     )
 
@@ -100,18 +103,19 @@ def tell_seeds(record: SeedsRecord) -> Story:
     """The story of a parent folder of seeds."""
     runs = list(record.runs.values())
     first, rows, accuracy = runs[0], seed_rows(record), accuracy_of(record)
-    finished = [run for run in runs if run.result]
+    finished = [run for run in runs if run.result and not diverged(run.result)]
     told_by = finished[0] if finished else first
-    protocol = (told_by.result or {}).get("protocol")
+    protocol = (told_by.result or {}).get("protocol") if finished else None
     honest = honesty(protocol, told_by.history, first.recipe["dataset"].get("held_out_images"))
     evaluations = [run.evaluation for run in runs if run.evaluation]
+    lost = sum(diverged(run.result) for run in runs)
     images = evaluations[0].get("images") if evaluations else first.recipe["dataset"].get("test_images")
     known = [as_number(row.get("accuracy")) for row in rows]
     known = [value for value in known if value == value]
     extremes = f"{percent(min(known), sign=False)} to {percent(max(known))}" if known else ""
     return Story(
         kicker=_kicker(first, f"{len(rows)} seeds"),
-        headline=seeds_headline(_model(first), _dataset(first), accuracy, images, len(rows)),
+        headline=seeds_headline(_model(first), _dataset(first), accuracy, images, len(rows), lost),
         honest=honest,
         optimistic=honest.startswith("The test set steered"),
         notices=[f"seed {seed}: {note}" for seed, run in record.runs.items() for note in _notices(run)],
@@ -126,7 +130,7 @@ def tell_seeds(record: SeedsRecord) -> Story:
         evaluation=merge_evaluations(evaluations),
         rows=rows,
         recipe=first.recipe,
-        environment=first.environment,
+        environment=_environment(first),
         folder=record.folder,
     )
 
@@ -149,8 +153,17 @@ def _kicker(run: RunRecord, which: str) -> str:
     return " · ".join(part for part in ("cnnlab", recipe and f"recipe {recipe}", which, started) if part)
 
 
+def _environment(run: RunRecord) -> dict[str, Any]:
+    """`environment.json`, with only the dates of the sessions after the first."""
+    sessions = run.environment.get("resumed")
+    if not isinstance(sessions, list):
+        return run.environment
+    dates = [session.get("started") if isinstance(session, dict) else None for session in sessions]
+    return {**run.environment, "resumed": ", ".join(str(date or MISSING) for date in dates)}
+
+
 def _notices(run: RunRecord) -> list[str]:
-    notices = []
+    notices = [f"{(run.result or {})['stop_reason']}."] if diverged(run.result) else []
     if run.result is None:
         last = _last(run.history).get("epoch", 0)
         planned = as_number(run.recipe["recipe"].get("epochs"))

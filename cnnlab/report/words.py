@@ -78,6 +78,11 @@ def best_of(history: Sequence[Mapping[str, Any]]) -> tuple[Any, Any]:
     return best.get("epoch"), best["accuracy"]
 
 
+def diverged(result: Mapping[str, Any] | None) -> bool:
+    """Whether a run ended because a number was not finite any more, by its `result.json`."""
+    return str((result or {}).get("stop_reason")).startswith("diverged")
+
+
 def headline(
     model: str,
     dataset: str,
@@ -96,6 +101,11 @@ def headline(
             f"{model} has reached {percent(accuracy)} on the {monitor} images of {dataset} so far: "
             f"best at epoch {count(epoch)}, after epoch {count(history[-1].get('epoch'))}{of}."
         )
+    if diverged(result):
+        kept = "no epoch before that is kept."
+        if math.isfinite(as_number(result.get("best_epoch"))):
+            kept = f"best before that at epoch {count(result['best_epoch'])}, {percent(result.get('best_accuracy'))}."
+        return f"{model} on {dataset} diverged in epoch {count(result.get('epochs'))}; {kept}"
     tail = f"after {plural(result.get('epochs'), 'epoch')}; best at epoch {count(result.get('best_epoch'))}."
     evaluation = result.get("evaluation") or {}
     if "accuracy" not in evaluation:
@@ -104,14 +114,17 @@ def headline(
     return f"{model} reached {percent(evaluation['accuracy'])} on {where} {tail}"
 
 
-def seeds_headline(model: str, dataset: str, stats: Mapping[str, Any], images: Any, total: int) -> str:
-    """The outcome of several seeds in a sentence."""
+def seeds_headline(model: str, dataset: str, stats: Mapping[str, Any], images: Any, total: int, lost: int = 0) -> str:
+    """The outcome of several seeds, of which some may have diverged (`lost`), in a sentence."""
     n = as_number(stats.get("n"))
+    if total == lost:
+        return f"{model} on {dataset}: {plural(total, 'seed')} of {total} diverged."
     if not n > 0:
         return f"{model} on {dataset}: none of {plural(total, 'seed')} has finished yet."
     where = f"the {count(images)} test images" if math.isfinite(as_number(images)) else "the test images"
     spread = f"mean ± standard deviation over {plural(n, 'seed')}" if n > 1 else "one seed, so no spread is known"
-    some = f"; {plural(total - n, 'seed')} of {total} still to finish" if total > n else ""
+    some = f"; {plural(lost, 'seed')} of {total} diverged" if lost else ""
+    some += f"; {plural(total - lost - n, 'seed')} of {total} still to finish" if total - lost > n else ""
     return f"{model} reached {mean_and_std(stats)} on {where} of {dataset} ({spread}{some})."
 
 

@@ -19,10 +19,10 @@ class Callback:
         """So many of the epoch's steps are done; called about once a second."""
 
     def on_epoch(self, record: dict[str, Any]) -> None:
-        """An epoch has ended; `record` is its line of `metrics.jsonl`."""
+        """An epoch has ended well; `record` is its line of `metrics.jsonl`."""
 
     def on_stop(self, reason: str) -> None:
-        """The run has ended or was interrupted; `reason` is one sentence."""
+        """The run has ended, was interrupted or has diverged; `reason` is one sentence."""
 
 
 class Callbacks(Callback):

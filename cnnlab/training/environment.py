@@ -5,12 +5,16 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+_PACKAGES += ("pillow", "scikit-learn", "tensorflow-datasets")  # they decode and deliver images
+_DECIDING = ("jax", "jaxlib", "flax", "backend", "device_kind")  # another one may round otherwise
+_PACKAGE_FOLDER = Path(__file__).resolve().parents[1]
 _GIT_SECONDS = 5.0
 
 
@@ -23,20 +27,25 @@ def describe_environment() -> dict[str, Any]:
     Returns:
         Plain JSON: `started` (now, ISO 8601, UTC); `command` (quoted for a shell); `cnnlab`, `python` and one
         version per package, None where it is not installed; `git_revision` of the working directory and
-        `git_dirty` (tracked files differ from it), both None outside a repository; `platform`, `cpu`,
-        `cpu_count`; `backend`, `device_kind`, `device_count`; `variables`.
+        `git_dirty` (tracked files differ from it, or there are .py files that git neither tracks nor ignores), both
+        None outside a repository; `cnnlab_revision` and `cnnlab_dirty`, the same of the checkout that cnnlab is
+        imported from, None where it was installed; `platform`, `cpu`, `cpu_count`; `backend`, `device_kind`,
+        `device_count`; `variables`.
     """
     import jax
 
     from cnnlab import __version__
 
     revision, dirty = _git_state(Path.cwd())
+    own_revision, own_dirty = _git_state(_PACKAGE_FOLDER, tracked="__init__.py")
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(sys.argv),
         "cnnlab": __version__,
         "git_revision": revision,
         "git_dirty": dirty,
+        "cnnlab_revision": own_revision,
+        "cnnlab_dirty": own_dirty,
         "python": platform.python_version(),
         **{package: _version(package) for package in _PACKAGES},
         "platform": platform.platform(),
@@ -49,6 +58,26 @@ def describe_environment() -> dict[str, Any]:
             name: value for name, value in sorted(os.environ.items()) if name == "XLA_FLAGS" or name.startswith("JAX_")
         },
     }
+
+
+def what_differs(sessions: Iterable[Mapping[str, Any]], now: Mapping[str, Any]) -> list[str]:
+    """Say in what deciding part this process differs from those before, such as "jax 0.10.1 is now 0.10.2".
+
+    Where anything does, a resumed run may differ in the last bits from one that was never interrupted.
+
+    Args:
+        sessions: environments of the run so far; what one does not say is not compared.
+        now: the environment of this process.
+    """
+    found: dict[str, str] = {}
+    for session in sessions:
+        pairs = {name: (session[name], now.get(name)) for name in _DECIDING if name in session}
+        if isinstance(variables := session.get("variables"), dict):
+            pairs["XLA_FLAGS"] = variables.get("XLA_FLAGS"), now["variables"].get("XLA_FLAGS")
+        for name, (before, after) in pairs.items():
+            if before != after:
+                found.setdefault(name, f"{name} {before or 'unset'} is now {after or 'unset'}")
+    return [*found.values()]
 
 
 def _version(package: str) -> str | None:
@@ -69,15 +98,20 @@ def _cpu_model() -> str | None:
     return _run(["sysctl", "-n", "machdep.cpu.brand_string"]) or platform.processor() or None
 
 
-def _git_state(folder: Path) -> tuple[str | None, bool | None]:
-    """Revision, and whether tracked files differ from it."""
+def _git_state(folder: Path, *, tracked: str | None = None) -> tuple[str | None, bool | None]:
+    """Revision, and whether the code differs from it; None in a repository that does not track the file `tracked`."""
     # A repository's own settings can name a program to ask for changes: it is not asked.
     git = ["git", "-C", str(folder), "--no-optional-locks", "-c", "core.fsmonitor=false"]
     revision = _run([*git, "rev-parse", "--verify", "HEAD"])
-    if not revision:
-        return None, None
-    changes = _run([*git, "status", "--porcelain", "--untracked-files=no", "--ignore-submodules"])
-    return revision, None if changes is None else bool(changes)
+    if not revision or (tracked and _run([*git, "ls-files", "--error-unmatch", "--", tracked]) is None):
+        return None, None  # a package installed below a checkout is no part of it
+    changes = _run([*git, "status", "--porcelain", "--untracked-files=all", "--ignore-submodules"])
+    return revision, None if changes is None else any(map(_is_code, changes.splitlines()))
+
+
+def _is_code(change: str) -> bool:
+    """Whether a line of `git status --porcelain` says more than that some file, which is no .py file, is new."""
+    return not change.startswith("?? ") or change.rstrip('"').endswith(".py")
 
 
 def _run(command: list[str]) -> str | None:

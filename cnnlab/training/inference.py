@@ -41,12 +41,14 @@ def _infer(structure: Structure, params: Any, extra: Any, images: jax.Array, *, 
     n = images.shape[0]
     size = max(min(batch_size, n), 1)
     padding = -n % size
-    padded = jnp.pad(images, ((0, padding), (0, 0), (0, 0), (0, 0)))
     model = structure.merge(params, extra, train=False)
 
     def logits(batch: jax.Array) -> jax.Array:
         return model(to_float(batch)).astype(jnp.float32)  # pyright: ignore[reportCallIssue]
 
+    if n == size:
+        return logits(images)
+    padded = jnp.pad(images, ((0, padding), (0, 0), (0, 0), (0, 0)))
     batches = padded.reshape(-1, size, *images.shape[1:])
     return jax.lax.map(logits, batches).reshape(n + padding, -1)[:n]
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish to stop at the next safe place."""
+"""Ctrl-C, SIGTERM and a terminal that goes away as a wish to stop at the next safe place."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from types import FrameType
 
 
 class StopRequest:
-    """A context in which the first Ctrl-C (or SIGTERM) only sets `requested`; the second one interrupts."""
+    """A context in which the first Ctrl-C (or SIGTERM, SIGHUP) only sets `requested`; the second one interrupts.
+
+    SIGHUP is left alone where it is ignored: `nohup` means that the run goes on.
+    """
 
     def __init__(self) -> None:
         self.requested = False
@@ -16,7 +19,7 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in _stopping():
                 self._previous[number] = signal.signal(number, self._handle)
         return self
 
@@ -28,3 +31,11 @@ class StopRequest:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
+
+
+def _stopping() -> list[signal.Signals]:
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    hangup = getattr(signal, "SIGHUP", None)  # Windows has none
+    if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:
+        numbers.append(hangup)
+    return numbers

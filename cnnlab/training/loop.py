@@ -6,9 +6,10 @@ import dataclasses
 import math
 import time
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,9 @@ from cnnlab.data import Split
 from cnnlab.data.augmentation import build_augmentation
 
 from .callbacks import Callback, Callbacks
+from .checks import count_classes, expect_labels, label_range
 from .epoch import Epoch, epoch_order, put_on_device, steps_per_epoch
+from .groups import expect_groups
 from .inference import all_finite, infer, score
 from .interrupt import StopRequest
 from .keeper import Keeper
@@ -29,12 +32,22 @@ from .run_folder import RunFolder
 from .state import TrainState, split_model
 from .step import cross_entropy, make_train_step
 
+DIVERGED = "diverged"  # the event, and the first word of the stop reason
 _SECONDS_BETWEEN_REPORTS = 0.5
 _FIRST_STEPS = 20
 
 
 class TrainingDiverged(ArithmeticError):
-    """A parameter or a loss is not a finite number any more."""
+    """A parameter or a loss is not a finite number any more.
+
+    Args:
+        text: what happened and what to do, one line.
+        position: where the run ended, with that epoch as the last of its history and a `stop_reason`.
+    """
+
+    def __init__(self, text: str, position: Position | None = None):
+        super().__init__(text)
+        self.position = position
 
 
 @dataclass(frozen=True)
@@ -70,6 +83,7 @@ class Trainer:
                 raise RecipeError(f"Expected at least one {name} image, got none; do hold out fewer images.")
         self.recipe = recipe
         self.monitor_name = monitor_name
+        self._labels = {"training": label_range(train), monitor_name: label_range(monitor)}
         self._train, self._monitor = put_on_device(train), put_on_device(monitor)
         keep = recipe.last_batch == "keep"
         self._steps = steps_per_epoch(len(train), recipe.batch_size, keep_last=keep)
@@ -111,11 +125,19 @@ class Trainer:
 
         Raises:
             TrainingDiverged: a parameter or loss is not finite; the best checkpoint is kept.
+            ValueError: the network cannot take the images or has no class for a label, or the seed is none.
+            RunFolderError: another process trains in the folder.
         """
-        listener = Callbacks(callbacks)
-        state = TrainState.create(model, self._tx, seed=seed)
+        with folder.lock if folder is not None else nullcontext():
+            return self._run(model, seed, folder, Callbacks(callbacks), resume)
+
+    def _run(self, model: nnx.Module, seed: int, folder: RunFolder | None, listener: Callback, resume: bool) -> Outcome:
+        freeze = self.recipe.freeze
+        expect_groups(model, self.recipe)
+        state = TrainState.create(model, self._tx, seed=seed, freeze=freeze)
+        self._expect_fitting(state)
         position = Position.start(self.recipe)
-        keeper = Keeper(folder, split_model(model)[1:])
+        keeper = Keeper(folder, split_model(model, freeze)[1:])
         if resume:
             state, position = keeper.restore(state)
             seed = int(state.seed)
@@ -139,11 +161,19 @@ class Trainer:
         best = state.structure.merge(jax.tree.map(jnp.asarray, params), jax.tree.map(jnp.asarray, extra), train=False)
         return Outcome(best, state, position, interrupted)
 
+    def _expect_fitting(self, state: TrainState) -> None:
+        """Raise ValueError for images the network cannot take, and for labels that are none of its classes."""
+        shapes = {"training": self._train.images.shape[1:], self.monitor_name: self._monitor.images.shape[1:]}
+        classes = {s: count_classes(state.structure, state.params, state.extra, s) for s in set(shapes.values())}
+        for name, shape in shapes.items():
+            expect_labels(name, self._labels[name], classes[shape])
+
     def _describe(self, state: TrainState, position: Position, seed: int) -> dict[str, Any]:
         return {
             "recipe": self.recipe,
             "seed": seed,
-            "parameters": sum(int(p.size) for p in jax.tree.leaves(state.params)),
+            "parameters": sum(int(p.size) for p in jax.tree.leaves(nnx.state(state.model, nnx.Param))),
+            "trained": sum(int(p.size) for p in jax.tree.leaves(state.params)),
             "train_images": len(self._train),
             "monitor_images": len(self._monitor),
             "monitor": self.monitor_name,
@@ -201,20 +231,19 @@ class Trainer:
         """Evaluate, apply the rule, keep the best, record; raise TrainingDiverged on a non-finite number."""
         start = time.perf_counter()
         loss, accuracy = self._evaluate(state)
-        finite = bool(all_finite((state.params, loss)))
         loss_sum, correct, images = position.sums
+        diverged = not (math.isfinite(loss_sum) and bool(all_finite((state.params, loss))))
         train_seconds = position.epoch_seconds
         position.epoch += 1
-        if not (finite and math.isfinite(loss_sum)):
-            keeper.save_best()
-            listener.on_stop(f"diverged in epoch {position.epoch}")
-            raise TrainingDiverged(self._diverged(position, loss_sum / images, keeper))
         rate = position.plateau.learning_rate
         if self.recipe.schedule != "plateau":
             rate = float(jnp.asarray(self._rate(int(state.step) - 1)))
-        position.plateau = position.plateau.update(accuracy)
-        if position.plateau.improved:
-            keeper.keep_best(state, position)
+        if diverged:
+            accuracy = accuracy if math.isfinite(loss) else math.nan  # else it is that of the first class
+        else:
+            position.plateau = position.plateau.update(accuracy)
+            if position.plateau.improved:
+                keeper.keep_best(state, position)
         seconds = train_seconds + time.perf_counter() - start
         record = {
             "epoch": position.epoch,
@@ -224,28 +253,35 @@ class Trainer:
             "loss": loss,
             "accuracy": accuracy,
             "learning_rate": rate,
-            "best_accuracy": position.plateau.best,
-            "best_epoch": position.plateau.best_epoch,
+            "best_accuracy": position.best[0],
+            "best_epoch": position.best[1],
             "seconds": seconds,
             "images_per_second": images / max(train_seconds, 1e-9),
-            "event": position.plateau.event,
+            "event": DIVERGED if diverged else position.plateau.event,
         }
         position.history.append(record)
         position.train_seconds += seconds
         position.step, position.sums, position.epoch_seconds = 0, (0.0, 0, 0), 0.0
+        if diverged:
+            self._diverge(position, keeper, listener)
         position.stop_reason = _stop_reason(self.recipe, position)
         keeper.record(record)
         listener.on_epoch(record)
 
-    def _diverged(self, position: Position, loss: float, keeper: Keeper) -> str:
-        best = "no earlier epoch is kept"
+    def _diverge(self, position: Position, keeper: Keeper, listener: Callback) -> NoReturn:
+        """Leave the best epoch, the record and the reason behind, and raise."""
+        keeper.save_best()
+        keeper.record(position.history[-1])
+        when = f"in epoch {position.epoch} (training loss {position.history[-1]['train_loss']:.4g})"
+        advice = f"do lower learning_rate ({position.plateau.learning_rate:g})"
+        kept = "no earlier epoch is kept"
         if position.plateau.best_epoch:
             where = f" in {keeper.folder.checkpoints}" if keeper.folder else ""
-            best = f"epoch {position.plateau.best_epoch} ({position.plateau.best:.2%}) is kept{where}"
-        return (
-            f"Expected finite parameters and losses, got NaN or infinity in epoch {position.epoch} "
-            f"(training loss {loss:.4g}); {best}; do lower learning_rate ({position.plateau.learning_rate:g})."
-        )
+            kept = f"epoch {position.plateau.best_epoch} ({position.plateau.best:.2%}) is kept{where}"
+        position.stop_reason = f"{DIVERGED} {when}; {advice}"
+        listener.on_stop(f"{DIVERGED} in epoch {position.epoch}")
+        text = f"Expected finite parameters and losses, got NaN or infinity {when}; {kept}; {advice}."
+        raise TrainingDiverged(text, position)
 
 
 def _stop_reason(recipe: Recipe, position: Position) -> str | None:

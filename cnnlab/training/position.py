@@ -55,6 +55,11 @@ class Position:
             )
         )
 
+    @property
+    def best(self) -> tuple[float | None, int | None]:
+        """Accuracy and number of the best epoch; None before there is one."""
+        return (self.plateau.best, self.plateau.best_epoch) if self.plateau.best_epoch else (None, None)
+
     def totals(self) -> Metrics:
         """Return the sums of the epoch under way as device scalars."""
         loss_sum, correct, count = self.sums

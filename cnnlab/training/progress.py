@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import shlex
 import sys
 import time
 from pathlib import Path
 from typing import Any, TextIO
 
+import flax
 import jax
+import optax
 
 from .callbacks import Callback
 
@@ -28,7 +31,7 @@ def console_progress(title: str, source: str, folder: Path | None, stream: TextI
 class _Console(Callback):
     def __init__(self, title: str, source: str, folder: Path | None, stream: TextIO):
         self._title, self._source, self._folder, self._stream = title, source, folder, stream
-        self._live = stream.isatty()
+        self._live, self._gone = stream.isatty(), False
         self._epochs = 0
         self._epoch_seconds: list[float] = []
         self._width = 0
@@ -36,12 +39,19 @@ class _Console(Callback):
 
     def on_start(self, info: dict[str, Any]) -> None:
         """Say what runs, on what, with what."""
+        from cnnlab import __version__
+
         self._epochs = info["epochs"]
+        trained = info.get("trained", info["parameters"])
+        some = f" ({trained:,} of them trained)" if trained != info["parameters"] else ""
         self._line(
-            f"{self._title}: {info['parameters']:,} parameters, recipe {info['recipe'].name}, seed {info['seed']}"
+            f"{self._title}: {info['parameters']:,} parameters{some}, recipe {info['recipe'].name}, seed {info['seed']}"
         )
         device = jax.devices()[0]
-        self._line(f"on {device.device_kind} ({jax.device_count()} {device.platform}), jax {jax.__version__}")
+        self._line(
+            f"on {device.device_kind} ({jax.device_count()} {device.platform}), cnnlab {__version__}, "
+            f"jax {jax.__version__}, flax {flax.__version__}, optax {optax.__version__}"
+        )
         held = ", held out of the training images" if info["monitor"] == "validation" else ""
         self._line(
             f"{info['train_images']:,} training images ({self._source}), "
@@ -92,15 +102,25 @@ class _Console(Callback):
     def _line(self, text: str) -> None:
         clear = " " * max(self._width - len(text), 0) if self._live else ""
         prefix = "\r" if self._live else ""
-        print(f"{prefix}{text}{clear}", file=self._stream, flush=True)
+        self._print(f"{prefix}{text}{clear}\n")
         self._width = 0
 
     def _replace(self, text: str) -> None:
         """Draw a line that the next one overwrites; nothing where there is no terminal."""
         if self._live:
             clear = " " * max(self._width - len(text), 0)
-            print(f"\r{text}{clear}", end="", file=self._stream, flush=True)
+            self._print(f"\r{text}{clear}")
             self._width = len(text)
+
+    def _print(self, text: str) -> None:
+        if self._gone:
+            return
+        try:
+            print(text, end="", file=self._stream, flush=True)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            self._gone = True  # the terminal, and the run shall save itself before it stops
 
 
 def _duration(seconds: float) -> str:

@@ -7,6 +7,7 @@ import difflib
 import json
 import math
 import tomllib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
@@ -33,10 +34,10 @@ class Recipe:
         schedule: "plateau" (`cnnlab.training.Plateau`), "constant" or "cosine" (to zero, after warm-up).
         warmup_epochs: linear rise of the rate from zero, "cosine" only.
         momentum: of stochastic gradient descent.
-        nesterov: Nesterov's form of momentum.
+        nesterov: Nesterov's form of momentum, which must not be 0 then.
         weight_decay: added to the gradient of weights (not of biases and norms), times the weight.
         plateau_patience: epochs without improvement before a cut.
-        plateau_divisor: what a cut divides the rate by.
+        plateau_divisor: what a cut divides the rate by, above 1.
         minimum_learning_rate: at or below this rate there are no cuts.
         convergence_patience: epochs without improvement or cut before the run has converged.
         target_accuracy: stop when the monitored accuracy reaches it.
@@ -46,7 +47,14 @@ class Recipe:
         standardize: subtract the mean and divide by the standard deviation of the training images.
         label_smoothing: share of the target spread evenly over all classes.
         held_out: training images set aside to steer (rate, best epoch); the test set is then read once, at
-            the end. 0: the test set steers, as in the thesis.
+            the end. Below 1 it is a share of the training images. 0: the test set steers, as in the thesis.
+        freeze: patterns of the parameters that stay as they are, e.g. ["conv1", "layer[12]", "*.bias"]: a dotted path
+            (`layer1.0.conv1.kernel`), that of a module around it, or either with the wildcards of a shell. They get no
+            update, no weight decay and no optimiser state, and a module with nothing but frozen parameters runs
+            as in evaluation: its BatchNorm uses and keeps its statistics, its dropout is off.
+        learning_rates: factors on the rate of groups of parameters by such patterns, e.g. { "*" = 0.1, "head" = 1.0 };
+            the last that matches counts, 1 where none does, and a pattern stands there once. They act on whole updates,
+            weight decay included.
     """
 
     name: str = "custom"
@@ -72,12 +80,15 @@ class Recipe:
     crop: int = 0
     standardize: bool = False
     label_smoothing: float = 0.0
-    held_out: int = 0
+    held_out: int | float = 0
+    freeze: Sequence[str] = ()  # kept as a tuple
+    learning_rates: Mapping[str, float] | Sequence[tuple[str, float]] = ()  # kept as a tuple of pairs, to be hashable
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
         for field in dataclasses.fields(self):
-            value = _checked(field.name, getattr(self, field.name), hints[field.name])
+            value, check = getattr(self, field.name), _CHECKS.get(field.name)
+            value = check(value) if check else _checked(field.name, value, hints[field.name])
             object.__setattr__(self, field.name, value)
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
@@ -86,6 +97,15 @@ class Recipe:
                 raise RecipeError(f"Expected {name} {limit}, got {value!r}; do change it in recipe {self.name!r}.")
         if self.learning_rate == 0:
             raise RecipeError("Expected a positive learning_rate, got 0; do choose one such as 0.01.")
+        if self.plateau_divisor == 1:
+            raise RecipeError("Expected plateau_divisor above 1, got 1; do choose one such as 10.")
+        if self.nesterov and not self.momentum:
+            raise RecipeError("Expected momentum with nesterov, got 0; do set momentum, or nesterov = false.")
+        if self.warmup_epochs and self.schedule != "cosine":
+            raise RecipeError(
+                f'Expected warmup_epochs only with schedule = "cosine", got {self.warmup_epochs:g} with '
+                f'"{self.schedule}"; do set warmup_epochs = 0, or the schedule.'
+            )
         if self.schedule == "cosine" and self.warmup_epochs >= self.epochs:
             raise RecipeError(
                 f"Expected warmup_epochs below the {self.epochs} epochs, got {self.warmup_epochs:g}; do lower it."
@@ -97,7 +117,8 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as plain JSON values."""
-        return dataclasses.asdict(self)
+        values = dataclasses.asdict(self)
+        return {**values, "freeze": list(self.freeze), "learning_rates": dict(self.learning_rates)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Recipe:
@@ -122,6 +143,8 @@ class Recipe:
             return cls.from_dict(values)
         except OSError as error:
             raise RecipeError(f"Expected a recipe file at {path}, got: {error.strerror}.") from error
+        except RecursionError as error:
+            raise RecipeError(f"{path}: Expected a table of fields, got one nested too deeply.") from error
         except ValueError as error:  # malformed TOML or JSON, or RecipeError
             raise RecipeError(f"{path}: {error}") from error
 
@@ -129,7 +152,7 @@ class Recipe:
         """Write the recipe to a .toml or .json file."""
         path = Path(path)
         if path.suffix == ".toml":
-            lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in self.to_dict().items()]
+            lines = [f"{key} = {_toml(value)}" for key, value in self.to_dict().items()]
             text = "\n".join(lines) + "\n"  # TOML wants one more character escaped than JSON
             path.write_text(text.replace("\x7f", "\\u007f"), encoding="utf-8")
         else:
@@ -153,6 +176,51 @@ _RANGES: dict[str, tuple[float, float]] = {
     "crop": (0, 1024),
     "label_smoothing": (0, 1),
     "held_out": (0, _INF),
+}
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML, which is JSON but for tables."""
+    if not isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False)
+    return "{" + ", ".join(f"{json.dumps(key, ensure_ascii=False)} = {_toml(v)}" for key, v in value.items()) + "}"
+
+
+def _images_or_share(value: Any) -> int | float:
+    if not isinstance(value, float):
+        return _checked("held_out", value, int)
+    if 0 < value < 1:
+        return value
+    if value == 0:
+        return 0
+    raise RecipeError(f"Expected held_out to be a whole number of images or a share below 1, got {value!r}.")
+
+
+def _patterns(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(item, str) and item for item in value):
+        raise RecipeError(f'Expected freeze to be a list of patterns such as ["conv1", "layer1.*"], got {value!r}.')
+    return tuple(value)
+
+
+def _factors(value: Any) -> tuple[tuple[str, float], ...]:
+    pairs = tuple(value.items() if isinstance(value, Mapping) else value) if isinstance(value, _TABLES) else None
+    if pairs is None or not all(isinstance(p, list | tuple) and len(p) == 2 and isinstance(p[0], str) for p in pairs):
+        raise RecipeError(f'Expected learning_rates to be a table such as {{"head": 10.0}}, got {value!r}.')
+    factors = tuple((pattern, _checked(f"the factor of {pattern!r}", factor, float)) for pattern, factor in pairs)
+    patterns = [pattern for pattern, _ in factors]
+    for pattern, factor in factors:
+        if factor <= 0:
+            raise RecipeError(f"Expected a positive factor for {pattern!r}, got {factor:g}; do put it into freeze.")
+        if patterns.count(pattern) > 1:
+            raise RecipeError(f"Expected each pattern of learning_rates once, got {pattern!r} again; do keep one.")
+    return factors
+
+
+_TABLES = (Mapping, list, tuple)
+_CHECKS: dict[str, Callable[[Any], Any]] = {
+    "held_out": _images_or_share,
+    "freeze": _patterns,
+    "learning_rates": _factors,
 }
 
 

@@ -49,6 +49,25 @@ _RECIPES = {
             standardize=True,
             held_out=5000,
         ),
+        Recipe(
+            name="finetune",
+            source="cnnlab; a starting point for a network with weights on a folder of images, see docs/finetuning.md",
+            result="not measured yet",
+            epochs=20,
+            batch_size=32,
+            order="shuffled",
+            last_batch="keep",  # there may be no whole one
+            learning_rate=0.01,
+            schedule="cosine",
+            warmup_epochs=1.0,
+            momentum=0.9,
+            nesterov=True,
+            weight_decay=1e-4,
+            flip=True,
+            crop=4,
+            held_out=0.1,
+            target_accuracy=2.0,  # never: few held-out images are soon all right
+        ),
     )
 }
 

@@ -4,6 +4,7 @@
       recipe.json  environment.json  result.json      written whole or not at all
       metrics.jsonl                                   one line per epoch, written as the epoch ends
       checkpoints/best/  checkpoints/last/            see `cnnlab.training.checkpoint`
+      .lock                                           there while a process trains, see `cnnlab.training.run_lock`
       figures/  report.html                           made from the above
 
 The JSON is strict, so that any tool reads it: NaN and infinities are null there. What a run needs to go on,
@@ -16,21 +17,20 @@ import os
 import re
 import shutil
 import uuid
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from .checkpoint import CheckpointStore
+from .run_lock import RunFolderError as RunFolderError
+from .run_lock import RunLock
 
 _MAX_BYTES = 64 * 2**20
 _RECIPE, _METRICS = "recipe.json", "metrics.jsonl"
 _FILES = (_RECIPE, "environment.json", "result.json", "summary.json", _METRICS, "report.html")
 _FOLDERS = ("checkpoints", "figures")
 _SEED = re.compile(r"seed-\d+", re.ASCII)
-
-
-class RunFolderError(Exception):
-    """A run folder that cannot be made, found or read; the text says what to do, in one line."""
 
 
 class RunFolder:
@@ -54,7 +54,8 @@ class RunFolder:
             overwrite: whether to remove the run, or the runs of several seeds, that are there.
 
         Raises:
-            RunFolderError: a run is there and `overwrite` is not set, or the folder cannot be made.
+            RunFolderError: a run is there and `overwrite` is not set, a process is training it, or the folder
+                cannot be made.
         """
         folder = cls(path)
         try:
@@ -69,8 +70,11 @@ class RunFolder:
                     f"Expected a run to overwrite in {folder.path}, got {_listed(there)} without {_RECIPE}; "
                     "do choose another --out, or remove them yourself."
                 )
-            for old in reversed(there):  # recipe.json last: what was interrupted can be done again
-                _remove(old)
+            with ExitStack() as held:
+                for path in sorted({path.parent for path in there}):
+                    held.enter_context(cls(path).lock)
+                for old in reversed(there):  # recipe.json last: what was interrupted can be done again
+                    _remove(old)
             for new in (folder.path, folder.checkpoints, folder.figures):
                 new.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -101,6 +105,11 @@ class RunFolder:
     def last(self) -> CheckpointStore:
         """The last checkpoint, in checkpoints/last: from here a run goes on."""
         return CheckpointStore(self.checkpoints / "last")
+
+    @cached_property
+    def lock(self) -> RunLock:
+        """A context in which no other process trains in this folder; RunFolderError when one does."""
+        return RunLock(self.path)
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a file whole or not at all.

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx
 
 from cnnlab.data.augmentation import Augmentation, to_float
 
@@ -92,7 +91,7 @@ def make_train_step(
             model = state.structure.merge(params, state.extra, train=True)
             logits = model(images)  # pyright: ignore[reportCallIssue]
             losses = loss(logits, labels)
-            extra = nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
+            _, extra = state.structure.split(model)
             return losses.mean(), (losses, logits, extra)
 
         gradient, (losses, logits, extra) = jax.grad(objective, has_aux=True)(state.params)

@@ -20,12 +20,23 @@ def test_summary_takes_sizes_and_options(capsys):
     assert capsys.readouterr().out.startswith(f"{expected}\n")
 
 
+@pytest.mark.parametrize("flags", [[], ["--image-size", "28"]])
+def test_summary_takes_the_size_of_images_as_an_option_of_the_model_too(flags, capsys):
+    assert main(["summary", "lenet", "--model-set", "image_size=28", "--model-set", "in_channels=1", *flags]) == 0
+    expected = summarize("lenet", image_size=28, in_channels=1)
+    assert capsys.readouterr().out.startswith(f"{expected}\n")
+
+
 @pytest.mark.parametrize(
     ("typed", "text"),
     [
         (["lennet"], "Expected the name of a registered model, got 'lennet'; did you mean lenet"),
         (["lenet", "--model-set", "depth=3"], "Expected an option of lenet, got 'depth'"),
         (["lenet", "--image-size", "7"], "Expected images of at least 16 pixels for lenet, got 7"),
+        (
+            ["lenet", "--image-size", "28", "--model-set", "image_size=32"],
+            "Expected one size of images, got --image-size",
+        ),
         (["lenet", "--batch", "0"], "Expected images of at least 1 pixel and a batch of at least 1"),
     ],
     ids=str,

@@ -117,6 +117,65 @@ def test_float_images_are_taken_as_they_are(model: Small) -> None:
     np.testing.assert_allclose(from_bytes, from_floats, rtol=0, atol=FLOAT32 * np.abs(from_floats).max())
 
 
+def test_few_programs_serve_any_number_of_images_and_count_each_once() -> None:
+    traced = []
+
+    class Counted(Reader):
+        def __call__(self, images: jax.Array) -> jax.Array:
+            traced.append(len(images))
+            return super().__call__(images)
+
+    labels = (np.arange(40) % 5).astype(np.int32)
+    pixels = np.zeros((40, 2, 2, 3), np.uint8)
+    pixels[:, 0, 0, 0] = labels
+    model = Counted()
+    for images in (1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 31, 40):
+        logits = compute_logits(model, pixels[:images], batch_size=8)
+        np.testing.assert_array_equal(logits.argmax(axis=-1), labels[:images])
+    assert traced == [1, 2, 4, 8]
+
+
+@pytest.mark.parametrize(
+    ("images", "text"),
+    [
+        (np.zeros((6, 6, 3), np.uint8), r"Expected images \[n, height, width, channels\], got shape \(6, 6, 3\); do"),
+        (np.zeros((0, 6, 6, 3), np.uint8), "Expected at least one image, got none"),
+        (
+            np.zeros((2, 6, 6, 1), np.uint8),
+            "Expected images 6x6x3, as the network was trained on, got 6x6x1; do resize",
+        ),
+        (
+            np.zeros((2, 8, 6, 3), np.uint8),
+            "Expected images 6x6x3, as the network was trained on, got 8x6x3; do resize",
+        ),
+        (np.zeros((2, 6, 6, 3), np.int32), r"Expected images uint8, or float in \[0, 1\], got int32; do convert"),
+        (np.full((2, 6, 6, 3), 255.0), "Expected float images from 0 to 1, got 255 to 255; do divide by 255"),
+        (np.full((2, 6, 6, 3), -0.5), "Expected float images from 0 to 1, got -0.5 to -0.5; do"),
+        (np.full((2, 6, 6, 3), np.nan, np.float32), "Expected float images from 0 to 1, got nan to nan; do"),
+        (np.full((2, 6, 6, 3), np.inf, np.float32), "Expected float images from 0 to 1, got inf to inf; do"),
+    ],
+    ids=str,
+)
+def test_what_are_no_images_of_the_network_is_one_line(model: Small, images: np.ndarray, text: str) -> None:
+    model.image_shape = (6, 6, 3)
+    with pytest.raises(ValueError, match=text):
+        compute_logits(model, images)
+
+
+def test_rounding_is_no_reason_to_refuse_a_float_image(model: Small) -> None:
+    pixels = np.full((1, 6, 6, 3), 1 + 1e-6, np.float32)
+    assert compute_logits(model, pixels).shape == (1, 5)
+
+
+def test_a_network_that_cannot_take_the_images_is_named_in_one_sentence(model: Small) -> None:
+    with pytest.raises(ValueError, match=r"Expected images that the network can take, got 6x6x1 \(.*\); do resize"):
+        compute_logits(model, np.zeros((2, 6, 6, 1), np.uint8))
+    model.image_shape = (6, 6, 3)
+    split = Split(np.zeros((2, 5, 5, 3), np.uint8), np.zeros(2, np.int32))
+    with pytest.raises(ValueError, match="Expected images 6x6x3, as the network was trained on, got 5x5x3"):
+        evaluate(model, split)
+
+
 def test_no_image_is_an_error() -> None:
     with pytest.raises(ValueError, match="Expected at least one image to evaluate, got none; do pass another split"):
         evaluate(Reader(), split_of(0))

@@ -91,6 +91,16 @@ def test_files_are_brought_to_the_shape_given_else_that_of_the_model_else_32_pix
     predict(known, files, image_shape=(5, 7, 3))
 
 
+def test_arrays_of_another_shape_than_the_model_knows_are_refused_unless_asked_for() -> None:
+    model = Ink()
+    model.image_shape = (8, 6, 1)
+    with pytest.raises(ValueError, match="Expected images 8x6x1, as the network was trained on, got 4x4x3"):
+        predict(model, pixels_of(0))
+    assert predict(model, pixels_of(0), image_shape=(4, 4, 3))[0].label == "3"
+    with pytest.raises(ValueError, match=r"Expected images \[n, height, width, channels\], got shape \(4, 4, 3\)"):
+        predict(Ink(), pixels_of(0)[0])
+
+
 def test_equal_probabilities_keep_the_order_of_the_classes() -> None:
     class Undecided(nnx.Module):
         def __call__(self, images: jax.Array) -> jax.Array:

@@ -3,11 +3,14 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
 import cnnlab
+from cnnlab.experiment.networks import record_model, with_data_options
+from cnnlab.models.registry import REGISTRY
 from cnnlab.training import Callback, CheckpointError, Recipe, RecipeError, RunFolderError
 
 pytest.importorskip("sklearn")
@@ -196,3 +199,43 @@ def test_resume_refuses_other_data_than_it_was_trained_on(tmp_path, finished):
     (folder / "recipe.json").write_text(json.dumps(record))
     with pytest.raises(RunFolderError, match="got other images or labels"):
         cnnlab.resume(folder, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [(32, {"stem": "cifar"}), (63, {"stem": "cifar"}), (64, {}), (224, {})],
+)
+def test_small_images_get_the_stem_for_small_images(size, expected):
+    images, labels = np.zeros((4, size, size, 3), np.uint8), [0, 1, 2, 0]
+    data = cnnlab.dataset_from_arrays(images, labels, images, labels)
+    assert with_data_options("resnet18", {}, data) == {"num_classes": 3, "in_channels": 3, **expected}
+    assert with_data_options("resnet18", {"stem": "imagenet"}, data)["stem"] == "imagenet"
+    assert with_data_options("vgg11", {}, data).get("classifier") == expected.get("stem")
+
+
+def test_small_images_get_what_a_model_declares_for_them_and_no_other_model_has_to_know_the_words():
+    images, labels = np.zeros((4, 32, 32, 3), np.uint8), [0, 1, 2, 0]
+    data = cnnlab.dataset_from_arrays(images, labels, images, labels)
+    with REGISTRY.temporarily():
+
+        @cnnlab.register_model(small_images={"depth": 2})
+        def declares(num_classes=10, *, depth=5, rngs):
+            """With options for small images."""
+
+        @cnnlab.register_model
+        def declares_not(num_classes=10, *, stem="round", rngs):
+            """With an option that other networks have, too, and another meaning."""
+
+        assert with_data_options("declares", {}, data) == {"num_classes": 3, "depth": 2}
+        assert with_data_options("declares", {"depth": 4}, data) == {"num_classes": 3, "depth": 4}
+        assert with_data_options("declares_not", {}, data) == {"num_classes": 3}
+
+
+def test_options_of_numpy_and_jax_are_recorded_as_plain_values_that_build_the_same_network():
+    model = cnnlab.create_model("lenet", num_classes=np.int64(3), dtype=jnp.bfloat16, hidden=(8,))
+    expected = {"num_classes": 3, "dtype": "bfloat16", "hidden": [8]}
+    assert record_model(model) == {"name": "lenet", "options": expected}
+    images, labels = np.zeros((4, 32, 32, 3), np.uint8), [0, 1, 2, 0]
+    data = cnnlab.dataset_from_arrays(images, labels, images, labels)
+    found = with_data_options("lenet", {"dtype": jnp.bfloat16, "hidden": (8,)}, data)
+    assert found == {**expected, "in_channels": 3, "image_size": 32}

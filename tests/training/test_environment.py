@@ -13,7 +13,7 @@ import pytest
 
 import cnnlab
 from cnnlab.training import environment
-from cnnlab.training.environment import describe_environment
+from cnnlab.training.environment import describe_environment, what_differs
 
 
 def git(folder, *words):
@@ -35,7 +35,7 @@ def repository(tmp_path, monkeypatch):
 def test_versions_and_device_are_those_of_this_process():
     found = describe_environment()
     assert found["cnnlab"] == cnnlab.__version__
-    for package in ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"):
+    for package in ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow", "tensorflow-datasets"):
         assert found[package] == metadata.version(package)
     assert found["python"] == ".".join(map(str, sys.version_info[:3]))
     assert found["backend"] == jax.default_backend()
@@ -77,6 +77,50 @@ def test_the_git_revision_and_whether_tracked_files_changed(repository):
     assert (found["git_revision"], found["git_dirty"]) == (head, False)
     (repository / "a").write_text("2")
     assert describe_environment()["git_dirty"] is True
+
+
+def test_code_that_git_does_not_know_makes_a_checkout_dirty(repository):
+    (repository / "folder").mkdir()
+    (repository / "folder" / "notes.txt").write_text("1")
+    assert describe_environment()["git_dirty"] is False
+    (repository / "folder" / "new \u00e9.py").write_text("1")
+    assert describe_environment()["git_dirty"] is True
+    (repository / ".git" / "info" / "exclude").write_text("*.py\n")
+    assert describe_environment()["git_dirty"] is False
+
+
+def test_the_checkout_of_cnnlab_has_a_revision_of_its_own(repository, tmp_path_factory, monkeypatch):
+    head = describe_environment()["git_revision"]
+    own = tmp_path_factory.mktemp("own")
+    (own / "__init__.py").write_text("")
+    git(own, "init", "-q")
+    git(own, "add", "__init__.py")
+    git(own, "commit", "-q", "-m", "another")
+    monkeypatch.setattr(environment, "_PACKAGE_FOLDER", own)
+    found = describe_environment()
+    assert found["git_revision"] == head and found["cnnlab_dirty"] is False
+    assert len(found["cnnlab_revision"]) == 40 and found["cnnlab_revision"] != head
+    (own / "new.py").write_text("")
+    assert (describe_environment()["cnnlab_dirty"], describe_environment()["git_dirty"]) == (True, False)
+
+
+def test_a_package_installed_below_a_checkout_is_no_part_of_it(repository, monkeypatch):
+    installed = repository / "venv" / "cnnlab"
+    installed.mkdir(parents=True)
+    (installed / "__init__.py").write_text("")
+    monkeypatch.setattr(environment, "_PACKAGE_FOLDER", installed)
+    found = describe_environment()
+    assert (found["cnnlab_revision"], found["cnnlab_dirty"]) == (None, None)
+
+
+def test_what_differs_names_what_may_round_otherwise_and_nothing_else():
+    first = {"jax": "0.10.1", "flax": "0.12.8", "numpy": "2.4", "device_kind": "cpu", "variables": {}}
+    assert what_differs([first], {**first, "numpy": "2.5", "started": "now"}) == []
+    now = {**first, "jax": "0.10.2", "variables": {"XLA_FLAGS": "--xla_x"}}
+    both = ["jax 0.10.1 is now 0.10.2", "XLA_FLAGS unset is now --xla_x"]
+    assert what_differs([first], now) == both
+    assert what_differs([first, now], now) == both  # what differed once is not undone
+    assert what_differs([{}], now) == []
 
 
 def test_outside_a_repository_there_is_no_revision(tmp_path, monkeypatch):

@@ -171,6 +171,7 @@ def test_listeners_hear_all_five_hooks_in_order(trainer, network, outcome):
     assert info == {
         "seed": 3,
         "parameters": 16 * 8 + 8 + 2 * 8 + 8 * 3 + 3,
+        "trained": 16 * 8 + 8 + 2 * 8 + 8 * 3 + 3,
         "train_images": IMAGES,
         "monitor_images": MONITOR,
         "monitor": "test",
@@ -247,6 +248,13 @@ def test_a_huge_rate_ends_in_one_line_that_says_where_and_what_to_do(recipe, spl
     assert text.startswith("Expected finite parameters and losses, got NaN or infinity in epoch ")
     assert text.endswith("; do lower learning_rate (1e+06).") and "\n" not in text
     assert listener.log[-1][0] == "stop" and listener.log[-1][1].startswith("diverged in epoch ")
+    position, records = caught.value.position, folder.read_metrics()
+    assert position.stop_reason.startswith(f"diverged in epoch {position.epoch} (training loss ")
+    assert position.stop_reason.endswith("); do lower learning_rate (1e+06)")
+    assert [record["epoch"] for record in records] == list(range(1, position.epoch + 1))
+    assert [list(record) for record in records] == [KEYS] * position.epoch
+    assert [record["event"] for record in records if record["event"]] == ["diverged"] and records[-1]["event"]
+    assert position.history[-1]["epoch"] == position.epoch
 
 
 def test_when_a_run_diverges_the_best_epoch_is_on_disk_even_if_it_was_not_yet_time_to_save(trainer, network, tmp_path):
@@ -269,7 +277,25 @@ def test_when_a_run_diverges_the_best_epoch_is_on_disk_even_if_it_was_not_yet_ti
     step, best, meta = folder.best.load({"params": like.params, "extra": like.extra})
     assert (step, meta) == (2, {"epoch": 2, "accuracy": 0.6})
     jax.tree.map(np.testing.assert_array_equal, best["params"], steps[1])
-    assert [record["epoch"] for record in folder.read_metrics()] == [1, 2]
+    assert [record["epoch"] for record in folder.read_metrics()] == [1, 2, 3]
+    last = folder.read_metrics()[-1]
+    assert last["train_loss"] is None and (last["event"], last["best_epoch"], last["best_accuracy"]) == (
+        "diverged",
+        2,
+        0.6,
+    )
+
+
+def test_a_run_that_diverges_at_once_has_no_best_and_no_accuracy_that_means_nothing(trainer, network, tmp_path):
+    other = with_recipe(trainer)
+    other._evaluate = lambda state: (math.nan, 0.4)
+    folder = RunFolder.create(tmp_path / "run")
+    with pytest.raises(TrainingDiverged, match="in epoch 1 .*; no earlier epoch is kept; do lower") as caught:
+        other.run(network(), folder=folder)
+    assert caught.value.position.best == (None, None)
+    (record,) = folder.read_metrics()
+    assert [record[key] for key in ("loss", "accuracy", "best_accuracy", "best_epoch")] == [None] * 4
+    assert record["train_loss"] > 0 and not folder.best.exists()
 
 
 def test_too_few_images_are_an_error_that_says_what_to_do(recipe, split):
@@ -282,7 +308,8 @@ def test_too_few_images_are_an_error_that_says_what_to_do(recipe, split):
 
 
 def test_the_handlers_of_signals_are_put_back_whatever_happens(trainer, network):
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
 
     def fail(hook, *values):
         if hook == "epoch":
@@ -290,10 +317,10 @@ def test_the_handlers_of_signals_are_put_back_whatever_happens(trainer, network)
             raise OSError("a listener failed")
 
     with_recipe(trainer, epochs=1).run(network())
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(number) for number in numbers] == before
     with pytest.raises(OSError, match="a listener failed"):
         trainer.run(network(), callbacks=[Listener(act=fail)])
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(number) for number in numbers] == before
 
 
 def test_a_run_in_another_thread_works_and_is_the_same(trainer, network, outcome, run_differences):

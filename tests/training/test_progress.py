@@ -1,12 +1,15 @@
 """What a person sees: plain lines in a file, a live line on a terminal."""
 
+import errno
 import io
 import re
 import shlex
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+import cnnlab
 from cnnlab.training import Trainer, get_recipe
 from cnnlab.training.progress import console_progress
 
@@ -78,7 +81,11 @@ def test_a_file_gets_plain_lines_without_control_characters():
     assert re.search(r"[\x00-\x09\x0b-\x1f\x7f]", text) is None and text.endswith("\n")
     lines = text.splitlines()
     assert lines[0] == "lenet on cifar10: 264,806 parameters, recipe thesis, seed 3"
-    assert re.fullmatch(r"on .+ \(\d+ \w+\), jax [\d.]+", lines[1])
+    assert re.fullmatch(
+        rf"on .+ \(\d+ \w+\), cnnlab {re.escape(cnnlab.__version__)}, "
+        rf"jax {version('jax')}, flax {version('flax')}, optax {version('optax')}",
+        lines[1],
+    )
     assert lines[2] == "50,000 training images (the archive), 10,000 test images after each epoch"
     assert lines[3] == "compiled in 2.3 s"
     assert lines[4] == (
@@ -140,6 +147,19 @@ def test_what_is_left_follows_the_last_five_epochs():
     slow_then_fast = [record(n, seconds=100.0 if n < 3 else 1.0) for n in range(1, 8)]
     lines = told(io.StringIO(), records=slow_then_fast).splitlines()
     assert "at most 2.8 h left" in lines[4] and "at most 93 s left" in lines[10]
+
+
+@pytest.mark.parametrize(("number", "goes_on"), [(errno.EIO, True), (errno.EPIPE, False)])
+def test_a_run_whose_terminal_is_gone_goes_on_in_silence(number, goes_on):
+    class Gone(io.StringIO):
+        def write(self, text):
+            raise OSError(number, "gone")
+
+    if goes_on:
+        assert told(Gone()) == ""
+    else:  # a reader that has left is another matter
+        with pytest.raises(BrokenPipeError):
+            told(Gone())
 
 
 def test_a_real_run_tells_all_that(recipe, split, network, capsys):

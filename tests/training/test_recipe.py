@@ -39,6 +39,8 @@ EVERY_FIELD_CHANGED = Recipe(
     standardize=True,
     label_smoothing=0.1,
     held_out=500,
+    freeze=["conv1*", "layer[12].*", STRANGE],
+    learning_rates={"*": 0.1, "head*": 10, STRANGE: 1e-22},
 )
 
 
@@ -80,6 +82,8 @@ def test_the_thesis_recipe_is_the_table_of_the_thesis_field_by_field():
         "standardize": False,
         "label_smoothing": 0.0,
         "held_out": 0,
+        "freeze": [],
+        "learning_rates": {},
     }
 
 
@@ -159,10 +163,20 @@ def test_an_unknown_key_is_an_error_with_the_nearest_name(tmp_path, key, text):
         ("order", "random", "Expected order to be one of dataset, permuted, shuffled, got 'random'."),
         ("order", ["dataset"], "Expected order to be one of dataset, permuted, shuffled, got ['dataset']."),
         ("schedule", 3, "Expected schedule to be one of plateau, constant, cosine, got 3."),
+        ("held_out", "few", "Expected held_out to be of type int, got 'few'."),
+        ("freeze", "conv1", 'Expected freeze to be a list of patterns such as ["conv1", "layer1.*"], got \'conv1\'.'),
+        ("freeze", ["conv1", 3], 'Expected freeze to be a list of patterns such as ["conv1", "layer1.*"], got '),
+        ("freeze", [""], 'Expected freeze to be a list of patterns such as ["conv1", "layer1.*"], got [\'\'].'),
+        ("learning_rates", 10.0, 'Expected learning_rates to be a table such as {"head": 10.0}, got 10.0.'),
+        ("learning_rates", "ab", "Expected learning_rates to be a table such as {\"head\": 10.0}, got 'ab'."),
+        ("learning_rates", ["ab"], "Expected learning_rates to be a table such as {\"head\": 10.0}, got ['ab']."),
+        ("learning_rates", {1: 1.0}, 'Expected learning_rates to be a table such as {"head": 10.0}, got {1: 1.0}.'),
+        ("learning_rates", {"head": "10"}, "Expected the factor of 'head' to be of type float, got '10'."),
+        ("learning_rates", {"head": True}, "Expected the factor of 'head' to be of type float, got True."),
     ],
 )
 def test_a_wrong_type_is_an_error_that_names_field_and_value(field, value, text):
-    with pytest.raises(RecipeError, match=f"^{re.escape(text)}$"):
+    with pytest.raises(RecipeError, match=f"^{re.escape(text)}"):
         Recipe(**{field: value})
 
 
@@ -179,6 +193,7 @@ def test_a_wrong_type_is_an_error_that_names_field_and_value(field, value, text)
         ("weight_decay", -1e-9, "Expected weight_decay at least 0, got -1e-09"),
         ("plateau_patience", 0, "Expected plateau_patience at least 1, got 0"),
         ("plateau_divisor", 0.5, "Expected plateau_divisor at least 1, got 0.5"),
+        ("plateau_divisor", 1, "Expected plateau_divisor above 1, got 1; do choose one such as 10."),
         ("convergence_patience", 0, "Expected convergence_patience at least 1, got 0"),
         ("target_accuracy", math.inf, "Expected target_accuracy to be a finite number, got inf."),
         ("noise", -0.1, "Expected noise at least 0, got -0.1"),
@@ -186,6 +201,17 @@ def test_a_wrong_type_is_an_error_that_names_field_and_value(field, value, text)
         ("crop", -1, "Expected crop from 0 to 1024, got -1"),
         ("label_smoothing", 1.1, "Expected label_smoothing from 0 to 1, got 1.1"),
         ("held_out", -1, "Expected held_out at least 0, got -1"),
+        ("held_out", 1.5, "Expected held_out to be a whole number of images or a share below 1, got 1.5."),
+        ("held_out", -0.1, "Expected held_out to be a whole number of images or a share below 1, got -0.1."),
+        ("held_out", math.nan, "Expected held_out to be a whole number of images or a share below 1, got nan."),
+        ("learning_rates", {"head": 0}, "Expected a positive factor for 'head', got 0; do put it into freeze."),
+        (
+            "learning_rates",
+            [("a", 1.0), ("*", 0.1), ("a", 2.0)],
+            "Expected each pattern of learning_rates once, got 'a' ",
+        ),
+        ("learning_rates", {"head": -1.0}, "Expected a positive factor for 'head', got -1; do put it into freeze."),
+        ("learning_rates", {"head": math.inf}, "Expected the factor of 'head' to be a finite number, got inf."),
     ],
 )
 def test_an_impossible_value_is_an_error_that_names_the_possible_ones(field, value, text):
@@ -196,7 +222,22 @@ def test_an_impossible_value_is_an_error_that_names_the_possible_ones(field, val
 def test_a_warm_up_as_long_as_the_run_is_an_error():
     with pytest.raises(RecipeError, match="Expected warmup_epochs below the 2 epochs, got 2; do lower it"):
         Recipe(schedule="cosine", epochs=2, warmup_epochs=2)
-    assert Recipe(schedule="constant", epochs=2, warmup_epochs=2).warmup_epochs == 2
+
+
+@pytest.mark.parametrize("schedule", ["plateau", "constant"])
+def test_a_warm_up_that_would_be_ignored_is_an_error(schedule):
+    text = f'Expected warmup_epochs only with schedule = "cosine", got 1.5 with "{schedule}"; do set warmup_epochs = 0'
+    with pytest.raises(RecipeError, match=text):
+        Recipe(schedule=schedule, warmup_epochs=1.5)
+    with pytest.raises(RecipeError, match="only with schedule"):
+        get_recipe("lenet-modern").replace(schedule=schedule)
+    assert get_recipe("lenet-modern").replace(schedule=schedule, warmup_epochs=0).schedule == schedule
+
+
+def test_nesterov_without_momentum_is_an_error():
+    with pytest.raises(RecipeError, match="Expected momentum with nesterov, got 0; do set momentum, or nesterov = f"):
+        Recipe(nesterov=True, momentum=0.0)
+    assert Recipe(nesterov=False, momentum=0.0).momentum == 0
 
 
 def test_replace_gives_a_checked_copy_and_leaves_the_original():
@@ -213,6 +254,22 @@ def test_a_recipe_cannot_be_changed_and_can_be_a_key():
     with pytest.raises(dataclasses.FrozenInstanceError):
         recipe.epochs = 3
     assert {recipe: 1}[Recipe()] == 1
+    frozen = Recipe(freeze=["conv1"], learning_rates={"*": 0.1, "head": 1})
+    assert {frozen: 1}[Recipe(freeze=("conv1",), learning_rates=[("*", 0.1), ["head", 1.0]])] == 1
+    assert frozen != Recipe(
+        freeze=["conv1"], learning_rates={"head": 1, "*": 0.1}
+    )  # the last match counts: order matters
+
+
+def test_freezing_and_rates_stand_in_toml_as_a_person_would_write_them(tmp_path):
+    path = tmp_path / "finetune.toml"
+    lines = 'held_out = 0.1\nfreeze = ["conv1*", "bn1*"]\nlearning_rates = {"*" = 0.1, "head*" = 1.0}\n'
+    path.write_text(lines)
+    recipe = Recipe.read(path)
+    assert recipe.to_dict()["freeze"] == ["conv1*", "bn1*"]
+    assert [*recipe.to_dict()["learning_rates"].items()] == [("*", 0.1), ("head*", 1.0)]
+    recipe.write(path)
+    assert path.read_text().endswith(lines)
 
 
 def test_an_unknown_name_lists_near_ones_or_all():
@@ -237,6 +294,8 @@ def test_a_recipe_is_its_own_name():
         ("date.toml", b"epochs = 2024-01-01", "{path}: Expected epochs to be of type int, got datetime.date"),
         ("infinite.toml", b"noise = inf", "{path}: Expected noise to be a finite number, got inf."),
         ("zero.json", b'{"epochs": 0}', "{path}: Expected epochs at least 1, got 0"),
+        ("deep.json", b"[" * 100_000, "{path}: Expected a table of fields, got one nested too deeply."),
+        ("deep.toml", b"a = " + b"[" * 100_000, "{path}: "),
     ],
 )
 def test_a_file_that_is_no_recipe_is_an_error_that_names_it(tmp_path, name, content, text):
