@@ -33,15 +33,23 @@ class Pass:
         step: does a step and returns what there is to wait for.
         wait: waits for it.
         seconds: how long a pass should be; at least one step.
+        prepare: what to do before a pass, outside its time.
     """
 
-    def __init__(self, step: Callable[[], Any], wait: Callable[[Any], Any], seconds: float):
-        self._step, self._wait, self.steps = step, wait, 1
+    def __init__(
+        self,
+        step: Callable[[], Any],
+        wait: Callable[[Any], Any],
+        seconds: float,
+        prepare: Callable[[], Any] = lambda: None,
+    ):
+        self._step, self._wait, self._prepare, self.steps = step, wait, prepare, 1
         self.first_seconds = self()
         self.steps = max(1, min(1000, math.ceil(seconds / self())))
 
     def __call__(self) -> float:
         """Run a pass and return its seconds per step."""
+        self._prepare()
         start, done = time.perf_counter(), None
         for _ in range(self.steps):
             done = self._step()

@@ -2,7 +2,8 @@
 
     python benchmarks/architectures.py                          # all of them
     python benchmarks/architectures.py --only resnet18 vgg16    # some
-    python benchmarks/architectures.py --resume                 # go on after an interruption
+    python benchmarks/architectures.py --resume                 # go on after an interruption, in the same environment
+    python benchmarks/architectures.py --torch-compile          # beside PyTorch compiled, minutes per network on a CPU
     python benchmarks/architectures.py --page docs/models.md --chart docs/figures/architectures.png
 
 For each architecture cnnlab and PyTorch live in processes of their own and take turns. The result is written after each
@@ -20,7 +21,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jax
 from architectures_report import draw_chart, markdown, overview
+from architectures_resume import earlier, environment_facts
 from measure import (
     RESULTS,
     BenchmarkError,
@@ -63,10 +66,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="auto: a GPU if there is one")
     parser.add_argument("--threads", type=int, help="CPUs and threads of each contender (2; with a GPU, up to 8)")
     parser.add_argument("--no-torch", action="store_true", help="leave PyTorch out")
+    parser.add_argument("--torch-compile", action="store_true", help="compile PyTorch's network (default: eager)")
     parser.add_argument("--resume", action="store_true", help="keep what is in the JSON file, measure what is missing")
     parser.add_argument("--out", type=Path, default=RESULTS / "architectures.json", help="the JSON file to write")
     parser.add_argument("--page", type=Path, help="put the table into this page of the docs too")
-    parser.add_argument("--chart", type=Path, help="draw the chart (PNG)")
+    parser.add_argument("--chart", type=Path, help="draw the chart (PNG); with --page, the page shows it")
     return parser
 
 
@@ -78,21 +82,23 @@ def run(args: argparse.Namespace) -> None:
         raise BenchmarkError("Expected PyTorch as the peer, got none; do pip install torch==2.13.0 or pass --no-torch.")
     names = _names(args.only or ["*"])
     settings = _settings(args)
-    done = _done(args.out, settings) if args.resume else {}
+    facts = environment_facts()
+    done = earlier(args.out, settings, facts) if args.resume else {}
     for number, name in enumerate(names, start=1):
         if name in done and not any("error" in done[name].get(side, {}) for side in SCRIPTS):
             continue
         say(f"{number} of {len(names)}: {name}")
-        done[name] = measure(name, settings)
+        done[name] = {**measure(name, settings), "measured_under": facts}
         ordered = {known: done[known] for known in list_models() if known in done}
         content = {"settings": settings, "architectures": ordered}
         write_json(args.out, "architectures", content, **versions("torch"))
     result = json.loads(args.out.read_text(encoding="utf-8"))
     print(overview(result))
-    if args.page is not None:
-        update_page(args.page, "architectures", markdown(result), code=False)
     if args.chart is not None:
         draw_chart(result, args.chart)
+    if args.page is not None:
+        chart = args.chart and Path(os.path.relpath(args.chart, args.page.parent)).as_posix()
+        update_page(args.page, "architectures", markdown(result, chart), code=False)
     print(f"\n{args.out}")
 
 
@@ -107,7 +113,9 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
     device = args.device
     if device == "auto":
         device = "gpu" if shutil.which("nvidia-smi") else "cpu"
-    os.environ["JAX_PLATFORMS"] = "cpu" if device == "cpu" else "cuda"
+    os.environ["JAX_PLATFORMS"] = "cpu" if device == "cpu" else "cuda"  # of the contenders
+    jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])  # and of this process, which describes the device
+    os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"  # what torch.compile finds there would be no compilation
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # the contenders share the GPU
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = args.threads or min(8 if device == "gpu" else 2, available)
@@ -117,19 +125,8 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
         "device": device,
         "threads": threads,
         "contenders": ["cnnlab"] if args.no_torch else list(SCRIPTS),
+        "torch_compile": args.torch_compile,
     }
-
-
-def _done(path: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What an earlier run with the same settings measured."""
-    if not path.is_file():
-        return {}
-    found = json.loads(path.read_text(encoding="utf-8"))
-    if found["settings"] != settings:
-        raise BenchmarkError(
-            f"Expected {path} to be of the same settings, got {found['settings']}; do leave out --resume."
-        )
-    return found["architectures"]
 
 
 def measure(name: str, settings: dict[str, Any]) -> dict[str, Any]:
@@ -149,7 +146,7 @@ def measure(name: str, settings: dict[str, Any]) -> dict[str, Any]:
     except (ValueError, TypeError) as error:  # not for images of this size
         return {**facts, "cnnlab": {"error": str(error)}}
     facts |= {"parameters": costs.parameters, "multiply_adds": costs.multiply_adds}
-    task = {key: settings[key] for key in ("seconds", "threads", "device", "dtype")}
+    task = {key: settings[key] for key in ("seconds", "threads", "device", "dtype", "torch_compile")}
     task |= {"name": name, "model_options": options, "cpus": cpus(settings["threads"])}
     task |= {key: facts[key] for key in ("image_size", "num_classes", "batch_size")}
     found = _take_turns(settings["contenders"], task, settings["rounds"])
@@ -193,7 +190,7 @@ def describe(side: str, answers: list[dict[str, Any]] | str, facts: dict[str, An
     if last["loss"] is None:
         return {"error": f"Expected the loss of {side} to be finite."}
     batch = facts["batch_size"]
-    kept = ("compile_seconds", "forward_compile_seconds", "layout", "trial_seconds", "device")
+    kept = ("compile_seconds", "forward_compile_seconds", "layout", "update", "trial_seconds", "device")
     return {
         "forward_images_per_second": summary([batch / answer["forward_seconds"] for answer in answers]),
         "train_images_per_second": summary([batch / answer["train_seconds"] for answer in answers]),

@@ -8,22 +8,36 @@ from typing import Any
 
 from measure import BenchmarkError, markdown_table, table
 
-HEADER = (
-    *("network", "image", "parameters", "multiply-adds", "compile", "forward", "training", "memory"),
-    *("torch forward", "torch training", "torch memory", "against torch"),
-)
 UNITS = (
     "Image: side in pixels. Parameters and multiply-adds per image: millions. Compile: seconds for the training step. "
-    "Forward and training: images per second, median of the rounds. Memory: MB, the most in training. Torch: the same "
-    "network in eager PyTorch. Against torch: training speed divided by PyTorch's in the same round, median."
+    "Forward and training: images per second, median of the rounds. Torch: the same network in PyTorch, {mode}. "
+    "Against {mode} torch: training speed divided by PyTorch's in the same round, median (least to largest). "
+    "Memory, in MB: {memory}."
 )
+_MEMORY = {
+    "cpu": "for cnnlab what XLA says the compiled training step holds (arguments, outputs and temporaries; what they "
+    "share counts once); for PyTorch by how much the resident memory of the process exceeded, at most while the passes "
+    "ran, what it was before the network was built. Two measures: they say how much, not which is less",
+    "gpu": "the most that was allocated at once, by JAX's allocator since the process began, compilation included, by "
+    "PyTorch's in the passes",
+}
+
+
+def header(settings: dict[str, Any]) -> tuple[str, ...]:
+    """Return the names of the columns."""
+    ours = ("network", "image", "parameters", "multiply-adds", "compile", "forward", "training", "memory")
+    return (*ours, "torch forward", "torch training", "torch memory", f"against {_mode(settings)} torch")
+
+
+def _mode(settings: dict[str, Any]) -> str:
+    return "compiled" if settings["torch_compile"] else "eager"
 
 
 def describe_run(result: dict[str, Any]) -> str:
     """Return one line on a result: hardware, versions, rounds."""
     env, settings = result["environment"], result["settings"]
     hardware = env["device_kind"] if settings["device"] == "gpu" else f"{env['cpu']}, {settings['threads']} threads"
-    torch = f", torch {env['torch']}" if "torch" in settings["contenders"] else ""
+    torch = f", torch {env['torch']} ({_mode(settings)})" if "torch" in settings["contenders"] else ""
     found = [f"{entry['batch_size']} of {entry['image_size']} px" for entry in result["architectures"].values()]
     return (
         f"{hardware}; Python {env['python']}, jax {env['jax']}, flax {env['flax']}{torch}; {settings['dtype']}; "
@@ -47,7 +61,7 @@ def _row(name: str, entry: dict[str, Any]) -> list[str]:
         f"{ours['compile_seconds']:.1f}" if "compile_seconds" in ours else "-",
         *_measured(ours),
         *_measured(torch),
-        f"{ratio['median']:.2f}" if ratio else "-",
+        "{median:.2f} ({min:.2f} to {max:.2f})".format(**ratio) if ratio else "-",
     ]
 
 
@@ -68,12 +82,20 @@ def overview(result: dict[str, Any]) -> str:
         for side in ("cnnlab", "torch")
         if "error" in entry.get(side, {})
     ]
-    return "\n".join([table(HEADER, rows(result)), *(["", "failed:", *failed] if failed else [])])
+    return "\n".join([table(header(result["settings"]), rows(result)), *(["", "failed:", *failed] if failed else [])])
 
 
-def markdown(result: dict[str, Any]) -> str:
-    """Return the table for a page, under the hardware and versions it was measured with."""
-    return f"{describe_run(result)}\n\n{UNITS}\n\n{markdown_table(HEADER, rows(result))}"
+def markdown(result: dict[str, Any], chart: str | None = None) -> str:
+    """Return the table for a page, under the hardware and versions it was measured with.
+
+    Args:
+        result: the content of the JSON file.
+        chart: the path of the chart as seen from the page, which shows it below the table then.
+    """
+    settings = result["settings"]
+    units = UNITS.format(mode=_mode(settings), memory=_MEMORY[settings["device"]])
+    image = [] if chart is None else [f"![Training speed of the architectures over their multiply-adds]({chart})"]
+    return "\n\n".join([describe_run(result), units, markdown_table(header(settings), rows(result)), *image])
 
 
 def draw_chart(result: dict[str, Any], path: Path) -> None:

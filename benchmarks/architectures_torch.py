@@ -1,4 +1,4 @@
-"""PyTorch's side of `architectures.py`: the same network in eager mode, in the faster of two memory layouts."""
+"""PyTorch's side of `architectures.py`: the same network, eager or compiled, in the fastest of three ways."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from architecture_task import MOMENTUM, RATE, Pass, forget_peak, make_batch, pea
 from torch_networks import torch_network
 
 LAYOUTS = {"NCHW": torch.contiguous_format, "channels-last": torch.channels_last}
+# How SGD updates: all in one kernel, or by PyTorch's choice, which is a loop (foreach) over the parameters.
+UPDATES = {"fused": {"fused": True}, "default": {}}
 
 
 def run(channel: Channel) -> None:
-    """Choose the layout, then time a pass of forward and one of training steps per request."""
+    """Choose layout and update, then time a pass of forward and one of training steps per request."""
     options = channel.options
     torch.set_num_threads(options["threads"])
     torch.manual_seed(0)
@@ -33,6 +35,7 @@ def run(channel: Channel) -> None:
     torch.zeros(1, device=device)
     before = resident_bytes()
     network = torch_network(options["name"], options["num_classes"], image_size=options["image_size"]).to(device)
+    called = torch.compile(network, dynamic=False) if options["torch_compile"] else network
     arrays = make_batch(options)
     images = torch.from_numpy(arrays[0]).permute(0, 3, 1, 2).to(device)
     labels = torch.from_numpy(arrays[1]).long().to(device)
@@ -45,14 +48,14 @@ def run(channel: Channel) -> None:
         if on_gpu:
             torch.cuda.synchronize()
 
-    def train_in(layout: torch.memory_format) -> Any:
-        network.to(memory_format=layout)  # pyright: ignore[reportCallIssue]
-        x, sgd = images.contiguous(memory_format=layout), torch.optim.SGD(network.parameters(), RATE, MOMENTUM)
+    def train_in(layout: str, update: str) -> Any:
+        network.to(memory_format=LAYOUTS[layout])  # pyright: ignore[reportCallIssue]
+        x = images.contiguous(memory_format=LAYOUTS[layout])
+        sgd = torch.optim.SGD(network.parameters(), RATE, MOMENTUM, **UPDATES[update])
 
         def step() -> torch.Tensor:
-            network.train()
             with computing():
-                loss = F.cross_entropy(network(x.float().div_(255)), labels)
+                loss = F.cross_entropy(called(x.float().div_(255)), labels)
             sgd.zero_grad(set_to_none=True)
             loss.backward()
             sgd.step()
@@ -60,16 +63,32 @@ def run(channel: Channel) -> None:
 
         return step
 
-    trials = {}
-    for name, layout in LAYOUTS.items():
-        step = train_in(layout)
-        wait(step())
-        start = time.perf_counter()
-        wait(step())
-        trials[name] = time.perf_counter() - start
-    chosen = min(trials, key=lambda name: trials[name])
-    step, loss = train_in(LAYOUTS[chosen]), torch.zeros(())
-    x = images.contiguous(memory_format=LAYOUTS[chosen])
+    trials: dict[tuple[str, str], float] = {}
+    first: dict[tuple[str, str], float] = {}
+
+    def attempt(way: tuple[str, str]) -> None:
+        try:
+            step = train_in(*way)
+            start = time.perf_counter()
+            wait(step())
+            middle = time.perf_counter()
+            wait(step())
+        except RuntimeError as error:
+            if way[1] != "fused" or "fused" not in str(error):
+                raise
+            return  # not for this device or these types
+        first[way], trials[way] = middle - start, time.perf_counter() - middle
+
+    network.train()
+    for layout in LAYOUTS:
+        attempt((layout, "fused"))
+    faster = min(trials, key=lambda way: trials[way])[0] if trials else None
+    for layout in LAYOUTS if faster is None else (faster,):
+        attempt((layout, "default"))
+    chosen = min(trials, key=lambda way: trials[way])
+    step, loss = train_in(*chosen), torch.zeros(())
+    x = images.contiguous(memory_format=LAYOUTS[chosen[0]])
+    compiled = max(seconds for way, seconds in first.items() if way[0] == chosen[0])  # and the first step
 
     def train_step() -> torch.Tensor:
         nonlocal loss
@@ -78,15 +97,14 @@ def run(channel: Channel) -> None:
 
     @torch.inference_mode()
     def forward_step() -> torch.Tensor:
-        network.eval()
         with computing():
-            return network(x.float().div_(255))
+            return called(x.float().div_(255))
 
     forget_peak()
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
-    forward_pass = Pass(forward_step, wait, options["seconds"])
-    train_pass = Pass(train_step, wait, options["seconds"])
+    forward_pass = Pass(forward_step, wait, options["seconds"], network.eval)
+    train_pass = Pass(train_step, wait, options["seconds"], network.train)
     while True:
         forward, training = forward_pass(), train_pass()
         channel.answer(
@@ -96,8 +114,10 @@ def run(channel: Channel) -> None:
             loss=loss.item() if math.isfinite(loss.item()) else None,
             parameters=sum(p.numel() for p in network.parameters()),
             peak_bytes=torch.cuda.max_memory_allocated() if on_gpu else peak_bytes() - before,
-            layout=chosen,
-            trial_seconds=trials,
+            layout=chosen[0],
+            update=chosen[1],
+            trial_seconds={", ".join(way): seconds for way, seconds in trials.items()},
+            **({"compile_seconds": compiled} if options["torch_compile"] else {}),
             device=torch.cuda.get_device_name() if on_gpu else "cpu",
         )
 

@@ -136,9 +136,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([line(header), "  ".join("-" * width for width in widths), *map(line, rows)])
 
 
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return rows of text as a table in Markdown, aligned as `table` does; a bar in a cell is escaped."""
-    aligned = ["---", *["---:"] * (len(header) - 1)]
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: Sequence[int] = (0,)) -> str:
+    """Return rows of text as a table in Markdown: the columns `left` to the left, the others to the right.
+
+    A bar in a cell is escaped.
+    """
+    aligned = ["---" if column in left else "---:" for column in range(len(header))]
     cells = [[cell.replace("|", "\\|") for cell in row] for row in [header, *rows]]
     return "\n".join(f"| {' | '.join(row)} |" for row in [cells[0], aligned, *cells[1:]])
 

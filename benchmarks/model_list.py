@@ -37,7 +37,7 @@ def model_list() -> str:
         costs = summarize(name, num_classes=1000 if info.input_size >= SMALL else 10)
         size = f"{info.input_size} x {info.input_size}"
         rows.append([f"`{name}`", size, f"{costs.parameters:,}", f"{costs.multiply_adds:,}", info.summary, info.paper])
-    return markdown_table(HEADER, rows)
+    return markdown_table(HEADER, rows, left=(0, 4, 5))
 
 
 if __name__ == "__main__":
