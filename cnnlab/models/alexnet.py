@@ -27,6 +27,9 @@ from .registry import register_model
 _NORMALIZED, _POOLED = (0, 1), (0, 1, 4)  # the convolutions that these stages follow, counted from zero
 _WINDOW, _STRIDE = 3, 2  # pooling windows overlap
 _GRID = 6  # side of the feature map before the dense layers of the 2012 network
+_SMALL_SIDE = 32  # what alexnet_cifar is made for
+# How the weights of 2012 start, and the largest of its pixels; ours run from 0 to 1.
+_STD, _LARGEST_PIXEL = 0.01, 255
 
 _PAPER = "Krizhevsky et al. 2012, 'ImageNet Classification with Deep Convolutional Neural Networks'"
 _WEIRD = "Krizhevsky 2014, 'One weird trick for parallelizing convolutional neural networks', arXiv:1404.5997"
@@ -70,6 +73,7 @@ class AlexNet(nnx.Module):
         dropout: probability to drop, at the hidden dense layers.
         dropout_before: whether dropout acts on the inputs of the hidden dense layers, and not on their outputs.
         kernel_init: initial weights; by default those that suit the activation (`cnnlab.layers.initializer_for`).
+        first_kernel_init: those of the first convolution; by default as the others.
         hidden_bias: what the biases of the hidden dense layers start from.
         dtype: computation type; None keeps that of the inputs and parameters.
         rngs: source of the initial weights and of the drops.
@@ -92,6 +96,7 @@ class AlexNet(nnx.Module):
         dropout: float = 0.5,
         dropout_before: bool = False,
         kernel_init: Initializer | None = None,
+        first_kernel_init: Initializer | None = None,
         hidden_bias: float = 0.0,
         dtype: Dtype | None = None,
         rngs: nnx.Rngs,
@@ -100,13 +105,14 @@ class AlexNet(nnx.Module):
         self.normalized, self.dropout_before = local_response_norm, dropout_before
         self.smallest = next(side for side in itertools.count(1) if _map_side(convolutions, side) > 0)
         if image_size is not None:
-            expect_at_least(image_size, self.smallest, "this AlexNet")
+            self._expect_large_enough(image_size)
         init = initializer_for(activation) if kernel_init is None else kernel_init
         options: dict[str, Any] = dict(kernel_init=init, dtype=None if dtype is None else jnp.dtype(dtype), rngs=rngs)
 
         self.convs = nnx.List()
         channels = in_channels
         for layer in convolutions:
+            first = not self.convs and first_kernel_init is not None
             self.convs.append(
                 Conv(
                     channels,
@@ -116,7 +122,7 @@ class AlexNet(nnx.Module):
                     padding=(layer.padding, layer.padding),
                     feature_group_count=layer.groups,
                     bias_init=nnx.initializers.constant(layer.bias),
-                    **options,
+                    **({**options, "kernel_init": first_kernel_init} if first else options),
                 )
             )
             channels = layer.filters
@@ -131,7 +137,7 @@ class AlexNet(nnx.Module):
     def features(self, images: jax.Array) -> jax.Array:
         """Map `[batch, height, width, channels]` to the last hidden layer, `[batch, hidden[-1]]`."""
         if self.image_size is None:
-            expect_at_least(min(images.shape[1:3]), self.smallest, "this AlexNet")
+            self._expect_large_enough(min(images.shape[1:3]))
         else:
             expect_side(images, self.image_size)
         x = images
@@ -155,6 +161,11 @@ class AlexNet(nnx.Module):
         """Map `[batch, height, width, channels]` to logits `[batch, num_classes]`."""
         x = self.features(images)
         return x if self.head is None else self.head(x)
+
+    def _expect_large_enough(self, side: int) -> None:
+        small = self.smallest > _SMALL_SIDE
+        remedy = f"resize them, or use alexnet_cifar for {_SMALL_SIDE} pixels" if small else "resize them"
+        expect_at_least(side, self.smallest, "this AlexNet", remedy)
 
 
 def _map_side(convolutions: Sequence[Convolution], side: int) -> int:
@@ -206,8 +217,10 @@ def alexnet(
     """AlexNet of 2012: two towers (convolutions 2, 4 and 5 in two groups), local response normalisation, dropout.
 
     60,965,224 parameters with 1000 classes. Weights start normal with standard deviation 0.01, the biases of
-    convolutions 2, 4 and 5 and of the hidden dense layers at one, the others at zero. The paper's pixels run from 0 to
-    255, less their mean.
+    convolutions 2, 4 and 5 and of the hidden dense layers at one, the others at zero. The paper's pixels run to 255,
+    ours from 0 to 1: the first convolution's weights start 255 times as large, so that a fresh network is the
+    paper's. With 0.01 there its logits would hardly depend on the image. The equality is that of the start: the
+    same rate moves those weights by a share 255 * 255 times smaller than the paper's.
     """
     return AlexNet(
         _TWO_TOWERS,
@@ -217,7 +230,8 @@ def alexnet(
         activation=activation,
         local_response_norm=local_response_norm,
         dropout=dropout,
-        kernel_init=nnx.initializers.normal(0.01),
+        kernel_init=nnx.initializers.normal(_STD),
+        first_kernel_init=nnx.initializers.normal(_STD * _LARGEST_PIXEL),
         hidden_bias=1.0,
         dtype=dtype,
         rngs=rngs,
@@ -268,8 +282,12 @@ def alexnet_cifar(
 
     48, 128, 192, 192 and 128 filters of 5, 5, 3, 3 and 3 pixels in one tower, pooled from 32 to 15, 7 and 3 pixels, and
     two hidden dense layers of 1024: 3,172,554 parameters with 10 classes. Local response normalisation, overlapping
-    pooling and dropout as in 2012. Weights start as suits the activation (He normal for "relu"), biases at zero:
-    under the weights of 2012 the signal of pixels in [0, 1] fades from layer to layer.
+    pooling and dropout as in 2012. Weights start as suits the activation (He normal for "relu"), biases at zero: under
+    the small weights of 2012 the signal fades from layer to layer.
+
+    The constants of the normalisation are the paper's, k = 2 and alpha = 0.0001, which suit activations in the tens and
+    hundreds, as pixels up to 255 make them. From pixels in [0, 1] and these weights they are of the order of one:
+    there it divides all by 2 ** 0.75 = 1.68 and channels hardly compete, until training makes them larger.
     """
     return AlexNet(
         _SMALL,

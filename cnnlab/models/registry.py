@@ -9,11 +9,14 @@ import functools
 import inspect
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
+import jax
+import numpy as np
 from flax import nnx
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 Builder = Callable[..., nnx.Module]
 ENTRY_POINT_GROUP = "cnnlab.models"
+SMALL_IMAGES = 64  # pixels; images with a side below it are small (see `small_images` of `register_model`)
 
 
 @dataclass(frozen=True)
@@ -30,10 +34,11 @@ class ModelInfo:
     Attributes:
         name: what `create_model` calls it.
         build: the function that builds it.
-        family: the file it is defined in, e.g. "resnet".
+        family: what it is a member of, e.g. "resnet"; mostly the file it is defined in.
         summary: one line on what it is.
         input_size: height and width in pixels of the images it is meant for.
         paper: where it was published; empty where it was not.
+        small_images: options for images with a side below `SMALL_IMAGES` pixels; `cnnlab.fit` sets them.
     """
 
     name: str
@@ -42,12 +47,17 @@ class ModelInfo:
     summary: str
     input_size: int
     paper: str = ""
+    small_images: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def options(self) -> dict[str, Any]:
-        """Options of the builder with their defaults, without `rngs`."""
-        parameters = inspect.signature(self.build).parameters.values()
-        return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+        """Options that the builder names with their defaults (None for one that has to be given), without `rngs`."""
+        return {p.name: None if p.default is p.empty else p.default for p in self._named}
+
+    @property
+    def takes_any_option(self) -> bool:
+        """Whether the builder takes options that it does not name, as `**options`."""
+        return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(self.build).parameters.values())
 
     @property
     def parameters(self) -> int:
@@ -59,6 +69,11 @@ class ModelInfo:
         """Multiply-adds of one image of `input_size`, forward, with the default options (see `cnnlab.summarize`)."""
         return self._summary.multiply_adds
 
+    @property
+    def _named(self) -> list[inspect.Parameter]:
+        parameters = inspect.signature(self.build).parameters.values()
+        return [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) and p.name != "rngs"]
+
     @functools.cached_property
     def _summary(self) -> Summary:
         from .summary import summarize_info
@@ -68,11 +83,17 @@ class ModelInfo:
     def create(self, *, rngs: nnx.Rngs | None = None, **options: Any) -> nnx.Module:
         """Build it, as `create_model` does; the network notes name and options (as JSON) in `made_by`."""
         unknown = ", ".join(sorted(set(options) - set(self.options)))
-        if unknown:
+        if unknown and not self.takes_any_option:
             raise ValueError(f"Expected options of {self.name} ({', '.join(self.options)}), got {unknown}.")
+        missing = [p.name for p in self._named if p.default is p.empty and p.name not in options]
+        if missing:
+            raise ValueError(
+                f"Expected values for all options of {self.name} without a default, got none for "
+                f"{', '.join(missing)}; do give {missing[0]}=... ."
+            )
         model = self.build(rngs=nnx.Rngs(0) if rngs is None else rngs, **options)
         with contextlib.suppress(TypeError):  # an option that is no plain value: then no note
-            model.made_by = (self.name, json.dumps(options))  # pyright: ignore[reportAttributeAccessIssue]
+            model.made_by = (self.name, json.dumps(plain(options)))  # pyright: ignore[reportAttributeAccessIssue]
         return model
 
 
@@ -122,11 +143,40 @@ class ModelRegistry:
             self._models = before
 
     def _load_plugins(self) -> None:
-        """Import the models that installed packages offer; importing one registers it."""
-        if not self._plugins_loaded:
-            self._plugins_loaded = True
-            for entry_point in entry_points(group=ENTRY_POINT_GROUP):
+        """Import the models that installed packages offer, once; importing one registers it.
+
+        A package that fails is a warning and keeps no other from being loaded.
+        """
+        if self._plugins_loaded:
+            return
+        self._plugins_loaded = True
+        failures = []
+        for entry_point in entry_points(group=ENTRY_POINT_GROUP):
+            try:
                 entry_point.load()
+            except Exception as error:
+                failures.append(
+                    f"Expected models from the entry point {entry_point.name!r} ({entry_point.value}), got "
+                    f"{type(error).__name__}: {error}; do update or uninstall the package that offers it."
+                )
+        for failure in failures:
+            warnings.warn(failure, stacklevel=4)
+
+
+def plain(value: Any) -> Any:
+    """Turn what has a plain twin into it: NumPy's and JAX's numbers, tuples, types of numbers (to their names).
+
+    Anything else stays as it is. What comes out builds the same network, and JSON knows it.
+    """
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic | np.ndarray | jax.Array):
+        return value.tolist()
+    scalar = isinstance(value, type) and issubclass(value, np.generic)
+    dtype = value if scalar or isinstance(value, np.dtype) else getattr(value, "dtype", None)  # that of jnp.bfloat16
+    return np.dtype(dtype).name if scalar or isinstance(dtype, np.dtype) else value
 
 
 def _hint(name: str, known: Iterable[str]) -> str:
@@ -152,18 +202,22 @@ def register_model(
     family: str | None = None,
     input_size: int = 32,
     paper: str = "",
+    small_images: Mapping[str, Any] | None = None,
 ):
     """Register a function `build(num_classes=10, *, rngs, **options) -> nnx.Module`; use as a decorator.
 
     Args:
-        build: the builder; its name is the model's name, its docstring's first line the summary.
+        build: the builder; its name is the model's name, its docstring's first line the summary. Its options are best
+            named one by one: then others are refused, and the command line knows them.
         name: another name.
         family: by default the name of the module that defines the builder.
         input_size: height and width in pixels of the images it is meant for.
         paper: where it was published, e.g. "He et al. 2015, arXiv:1512.03385".
+        small_images: options that `cnnlab.fit` sets, unless they are given, for images with a side below 64 pixels,
+            e.g. `{"stem": "cifar"}`; for networks that are meant for large images.
 
     Raises:
-        ValueError: the name is taken.
+        ValueError: the name is taken, a builder without `rngs`, or `small_images` that are no options of it.
 
     Example:
         >>> import cnnlab
@@ -175,10 +229,27 @@ def register_model(
     def register(build: Builder) -> Builder:
         summary = (inspect.getdoc(build) or "").partition("\n")[0]
         model_family = family or build.__module__.rpartition(".")[2]
-        REGISTRY.add(ModelInfo(name or build.__name__, build, model_family, summary, input_size, paper))
+        model_name, small = name or build.__name__, dict(small_images or {})
+        info = ModelInfo(model_name, build, model_family, summary, input_size, paper, small)
+        if not info.takes_any_option:
+            _expect_rngs(info)
+            if unknown := ", ".join(sorted(set(small) - set(info.options))):
+                raise ValueError(
+                    f"Expected small_images to be options of {info.name} ({', '.join(info.options)}), got {unknown}."
+                )
+        REGISTRY.add(info)
         return build
 
     return register if build is None else register(build)
+
+
+def _expect_rngs(info: ModelInfo) -> None:
+    signature = inspect.signature(info.build)
+    if "rngs" not in signature.parameters:
+        raise ValueError(
+            f"Expected a builder such as {info.name}(num_classes=10, *, rngs), got {info.name}{signature}; "
+            "do add rngs, the source of the initial weights."
+        )
 
 
 def create_model(name: str, *, rngs: nnx.Rngs | None = None, **options: Any) -> nnx.Module:

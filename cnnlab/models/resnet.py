@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -14,13 +13,14 @@ from flax.typing import Dtype
 from cnnlab.layers import BasicBlock, BatchNorm, Bottleneck, Conv, global_avg_pool, max_pool
 from cnnlab.layers.residual import Shortcut, StrideIn, he_normal_fan_out
 
+from .image_side import warn_below_imagenet
 from .registry import Builder, register_model
 
 Stem = Literal["imagenet", "cifar"]
 Block = Literal["basic", "bottleneck"]
 
 _PAPER = "He et al. 2015, 'Deep Residual Learning for Image Recognition', arXiv:1512.03385"
-_SMALLEST_FOR_IMAGENET = 64
+_SMALL_IMAGES = {"stem": "cifar"}
 
 # Uniform in +- 1 / sqrt(fan_in), as the libraries of the field start their dense layers.
 _head_init = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -44,7 +44,8 @@ class ResNet(nnx.Module):
         skip: whether blocks have a skip connection; False builds the plain twin.
         shortcut: "A" (identity, zeros for new channels), "B" (projection where the shape changes) or "C" (projection
             everywhere); see `cnnlab.layers.ResidualBlock`.
-        stride_in: which convolution of a bottleneck has the stride: "3x3", or "1x1" as in the paper.
+        stride_in: which convolution of a bottleneck has the stride: "3x3", or "1x1" as in the paper. Basic blocks have
+            no such choice and refuse the second.
         stochastic_depth: probability to drop the last block's residual branch; it falls linearly to the first's.
         squeeze_excite: whether blocks weigh their channels (Hu et al. 2018).
         in_channels: channels of the images.
@@ -73,6 +74,10 @@ class ResNet(nnx.Module):
             raise ValueError(f"Expected block to be basic or bottleneck, got {block!r}; do choose one of the two.")
         if stem not in ("imagenet", "cifar"):
             raise ValueError(f"Expected stem to be imagenet or cifar, got {stem!r}; do choose one of the two.")
+        if stride_in not in ("3x3", "1x1"):
+            raise ValueError(f"Expected stride_in to be 3x3 or 1x1, got {stride_in!r}; do choose one of the two.")
+        if block == "basic" and stride_in != "3x3":
+            raise ValueError(f"Expected stride_in of bottleneck blocks only, got {stride_in!r}; do leave it out.")
         if not depths or min(depths) < 1:
             raise ValueError(
                 f"Expected at least one block in each stage, got depths={depths!r}; do leave out the stage."
@@ -113,12 +118,9 @@ class ResNet(nnx.Module):
 
         Warns when the ImageNet stem meets an image below 64 pixels.
         """
-        if self.stem == "imagenet" and min(images.shape[1:3]) < _SMALLEST_FOR_IMAGENET:
-            warnings.warn(
-                f"Expected images of at least {_SMALLEST_FOR_IMAGENET} pixels for the ImageNet stem, which divides "
-                f"their side by 4, got {images.shape[1]} x {images.shape[2]}; do build the network with stem='cifar'.",
-                stacklevel=2,
-            )
+        if self.stem == "imagenet":
+            part = "the ImageNet stem, which divides their side by 4"
+            warn_below_imagenet(images, part, "build the network with stem='cifar'")
         x = nnx.relu(self.bn1(self.conv1(images)))
         if self.stem == "imagenet":
             x = max_pool(x, 3, strides=2, padding=((1, 1), (1, 1)))
@@ -133,11 +135,13 @@ class ResNet(nnx.Module):
         return x if self.head is None else self.head(x)
 
 
-def register_variant(build: Builder, name: str, summary: str, *, input_size: int) -> Builder:
+def register_variant(
+    build: Builder, name: str, summary: str, *, input_size: int, small_images: Mapping[str, str] | None = None
+) -> Builder:
     """Register a builder that a function made, with the name and the docstring that a `def` would give it."""
     build.__name__ = build.__qualname__ = name
     build.__doc__ = summary
-    return register_model(input_size=input_size, paper=_PAPER)(build)
+    return register_model(family="resnet", input_size=input_size, paper=_PAPER, small_images=small_images)(build)
 
 
 def _of_basic_blocks(name: str, depths: Sequence[int]) -> Builder:
@@ -165,7 +169,8 @@ def _of_basic_blocks(name: str, depths: Sequence[int]) -> Builder:
             rngs=rngs,
         )
 
-    return register_variant(build, name, f"Residual network: {_words(depths)} basic blocks.", input_size=224)
+    summary = f"Residual network: {_words(depths)} basic blocks."
+    return register_variant(build, name, summary, input_size=224, small_images=_SMALL_IMAGES)
 
 
 def _of_bottlenecks(name: str, depths: Sequence[int]) -> Builder:
@@ -195,7 +200,8 @@ def _of_bottlenecks(name: str, depths: Sequence[int]) -> Builder:
             rngs=rngs,
         )
 
-    return register_variant(build, name, f"Residual network: {_words(depths)} bottleneck blocks.", input_size=224)
+    summary = f"Residual network: {_words(depths)} bottleneck blocks."
+    return register_variant(build, name, summary, input_size=224, small_images=_SMALL_IMAGES)
 
 
 def _plain(name: str, depths: Sequence[int]) -> Builder:
@@ -221,7 +227,8 @@ def _plain(name: str, depths: Sequence[int]) -> Builder:
         )
 
     twin = name.replace("plain", "resnet")
-    return register_variant(build, name, f"Plain twin of {twin}: the same without skip connections.", input_size=224)
+    summary = f"Plain twin of {twin}: the same without skip connections."
+    return register_variant(build, name, summary, input_size=224, small_images=_SMALL_IMAGES)
 
 
 def _words(depths: Sequence[int]) -> str:

@@ -101,10 +101,15 @@ def _is_pickle(start: bytes, path: Path) -> bool:
 
 def _refusal(path: Path) -> str:
     target = path.with_suffix(".safetensors")
-    load = f"torch.load({str(path)!r}, map_location='cpu', weights_only=True)"
+    code = (
+        "import torch, safetensors.torch as s; "
+        f"w = torch.load({str(path)!r}, map_location='cpu', weights_only=True); "
+        "w = w.get('state_dict', w.get('model', w)); "  # in checkpoints, the weights are one entry among others
+        f"s.save_file({{k: v.contiguous() for k, v in w.items()}}, {str(target)!r})"
+    )
     return (
         f"Expected a safetensors file, got the pickle file {path}, which could run code when read; do convert it: "
-        f'python -c "import torch, safetensors.torch as s; s.save_file({load}, {str(target)!r})"'
+        f'python -c "{code}"'
     )
 
 

@@ -123,8 +123,8 @@ def summarize_info(
     info: ModelInfo, image_size: int | None = None, in_channels: int | None = None, batch: int = 1, **options: Any
 ) -> Summary:
     """Summarise a registered model; arguments and result as `summarize`."""
-    size = image_size or options.get("image_size") or info.input_size
-    channels = in_channels or options.get("in_channels") or info.options.get("in_channels")
+    size = info.input_size if image_size is None else image_size
+    channels = info.options.get("in_channels") if in_channels is None else in_channels
     given = {"image_size": size, "in_channels": channels}
     options |= {key: value for key, value in given.items() if key in info.options}
 
@@ -149,7 +149,7 @@ class _OneKey(nnx.RngStream):
 def _summarize(name: str, network: nnx.Module, size: int, channels: int | None, batch: int) -> Summary:
     if min(size, batch) < 1:
         raise ValueError(f"Expected images of at least 1 pixel and a batch of at least 1, got {size} and {batch}.")
-    shape = (batch, size, size, channels or 3)
+    shape = (batch, size, size, 3 if channels is None else channels)
     return Summary(name, shape, tuple(_layers(network, shape)))
 
 

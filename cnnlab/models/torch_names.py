@@ -17,6 +17,9 @@ from .vgg import VGG
 Path = tuple[Any, ...]
 Orders = tuple[np.ndarray | None, ...]
 
+OWN = "own"  # whose names those are that need no library
+WRAPPED = "network"  # what wrappers such as `Standardized` call the network inside
+
 _LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 _KERNEL = (2, 3, 1, 0)  # OIHW to HWIO
 
@@ -96,16 +99,26 @@ def arrays_of(model: nnx.Module) -> dict[Path, nnx.Variable]:
 
 
 def namings(model: nnx.Module) -> list[Naming]:
-    """Return the ways to name the arrays of a network, the one to write first, its own last."""
-    inner, prefix = model, ()
-    while isinstance(wrapped := getattr(inner, "network", None), nnx.Module):  # Standardized, for one
-        inner, prefix = wrapped, (*prefix, "network")
-    found = [_of_twin(twin, inner, prefix) for twin in _twins(inner)]
-    own = {}
-    for path, variable in arrays_of(model).items():
+    """Return the ways to name the arrays of a network, those of its twins first.
+
+    Its own names (`OWN`) follow; where it is a wrapper such as `Standardized`, those of the network inside, too.
+    """
+    levels = [model]
+    while isinstance(inside := getattr(levels[-1], WRAPPED, None), nnx.Module):
+        levels.append(inside)
+    depth = len(levels) - 1
+    twins = [_of_twin(twin, levels[-1], (WRAPPED,) * depth) for twin in _twins(levels[-1])]
+    return [*twins, *(_own(level, outside, depth - outside) for outside, level in enumerate(levels))]
+
+
+def _own(network: nnx.Module, outside: int, inside: int) -> Naming:
+    """The own names of a network that has so many wrappers around it, and is itself so many around the innermost."""
+    entries = {}
+    for path, variable in arrays_of(network).items():
         shape = variable.get_value().shape
-        own[".".join(map(str, path))] = Entry(path, shape, shape, shape, tuple(range(len(shape))))
-    return [*found, Naming("own", own, ".".join((*prefix, "head")))]
+        where = ((WRAPPED,) * outside) + path
+        entries[".".join(map(str, path))] = Entry(where, shape, shape, shape, tuple(range(len(shape))))
+    return Naming(OWN, entries, ".".join([WRAPPED] * inside + ["head"]))
 
 
 def _of_twin(twin: _Twin, network: nnx.Module, prefix: Path) -> Naming:
@@ -151,14 +164,17 @@ def _twins(network: nnx.Module) -> list[_Twin]:
 
 
 def _resnet_twins(network: ResNet) -> list[_Twin]:
-    """Libraries for ImageNet call the head `fc`; re-implementations for CIFAR `linear`, and projections `shortcut`."""
+    """Libraries for ImageNet call the head `fc`; re-implementations for CIFAR `linear`, and projections `shortcut`.
+
+    None has these blocks with squeeze-and-excite.
+    """
+    if any(block.squeeze_excite is not None for _, block in _blocks(network)):
+        return []
 
     def for_small_images(module: str) -> str:
         return "linear" if module == "head" else module.replace(".downsample.", ".shortcut.")
 
     imagenet = _Twin("torchvision and timm", lambda module: "fc" if module == "head" else module)
-    if any(block.squeeze_excite is not None for _, block in _blocks(network)):
-        return [imagenet]
     cifar = _Twin("PyTorch's CIFAR networks", for_small_images, orders=_orders_of_channels(network))
     return [cifar, imagenet] if network.num_stages == 3 else [imagenet, cifar]
 

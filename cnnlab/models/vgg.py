@@ -12,7 +12,7 @@ from flax.typing import Dtype
 
 from cnnlab.layers import BatchNorm, Conv, Dropout, adaptive_avg_pool, global_avg_pool, max_pool
 
-from .image_side import expect_at_least
+from .image_side import expect_at_least, warn_below_imagenet
 from .registry import Builder, register_model
 
 Classifier = Literal["imagenet", "cifar"]
@@ -42,7 +42,7 @@ class VGG(nnx.Module):
         batch_norm: whether BatchNorm follows each convolution.
         classifier: "imagenet" averages the last feature map to a grid of 7 x 7, flattens it and has hidden dense layers
             with dropout after each; "cifar" averages it to one number per channel and has none.
-        dropout: probability to drop, after the hidden dense layers.
+        dropout: probability to drop, at what the hidden dense layers yield; with "cifar", at the means.
         in_channels: channels of the images.
         dtype: computation type; None keeps that of the inputs and parameters.
         rngs: source of the initial weights and of the drops.
@@ -84,12 +84,18 @@ class VGG(nnx.Module):
         options["kernel_init"] = _of_dense_layers
         shape = [_GRID * _GRID * channels, *hidden] if classifier == "imagenet" else [channels]
         self.hidden = nnx.List([nnx.Linear(a, b, **options) for a, b in zip(shape[:-1], shape[1:], strict=True)])
-        self.dropout = Dropout(dropout if self.hidden else 0.0, rngs=rngs)
+        self.dropout = Dropout(dropout, rngs=rngs)
         self.head = nnx.Linear(shape[-1], num_classes, **options) if num_classes else None
 
     def features(self, images: jax.Array) -> jax.Array:
-        """Map `[batch, height, width, channels]` to the last hidden layer, or the means per channel."""
+        """Map `[batch, height, width, channels]` to the last hidden layer, or the means per channel.
+
+        Warns when the ImageNet classifier meets an image below 64 pixels.
+        """
         expect_at_least(min(images.shape[1:3]), 2 ** len(self.depths), "VGG, which halves them once a stage")
+        if self.classifier == "imagenet":
+            part = f"the ImageNet classifier, which spreads their last map over {_GRID} x {_GRID}"
+            warn_below_imagenet(images, part, "build the network with classifier='cifar'")
         x, index = images, 0
         for depth in self.depths:
             for _ in range(depth):
@@ -98,7 +104,7 @@ class VGG(nnx.Module):
                 index += 1
             x = max_pool(x, 2)
         if self.classifier == "cifar":
-            return global_avg_pool(x)  # [b, c]
+            return self.dropout(global_avg_pool(x))  # [b, c]
         x = adaptive_avg_pool(x, _GRID)
         x = x.reshape(x.shape[0], -1)  # [b, h * w * c]
         for layer in self.hidden:
@@ -135,7 +141,7 @@ def _vgg(name: str, depths: Sequence[int], *, batch_norm: bool = False) -> Build
     build.__name__ = build.__qualname__ = name
     what = f"VGG of {sum(depths)} convolutions{' with BatchNorm' * batch_norm} and three dense layers."
     build.__doc__ = what
-    return register_model(input_size=224, paper=_PAPER)(build)
+    return register_model(input_size=224, paper=_PAPER, small_images={"classifier": "cifar"})(build)
 
 
 # Configurations A, B, D and E of the paper's table 1.

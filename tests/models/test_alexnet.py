@@ -213,15 +213,40 @@ def test_without_dropout_there_is_no_random_state_and_train_mode_is_eval_mode() 
 # Initial weights.
 
 
-def test_fresh_weights_of_alexnet_are_those_of_the_paper() -> None:
-    model = create_model("alexnet", image_size=64)
-    layers = [*model.convs, *model.hidden, model.head]
+@pytest.fixture(scope="module")
+def fresh() -> Any:
+    """AlexNet of 2012 for its smallest images, as it starts."""
+    return create_model("alexnet", image_size=64, dropout=0.0)
+
+
+def test_fresh_weights_of_alexnet_are_those_of_the_paper_for_pixels_up_to_one(fresh: Any) -> None:
+    layers = [*fresh.convs, *fresh.hidden, fresh.head]
     for layer, bias in zip(layers, (0, 1, 0, 1, 1, 1, 1, 0), strict=True):
-        kernel = np.asarray(layer.kernel[...])
+        kernel, std = np.asarray(layer.kernel[...]), 2.55 if layer is fresh.convs[0] else 0.01
         # Estimates from n normal numbers, within five standard errors.
-        assert abs(kernel.std() / 0.01 - 1) < 5 * np.sqrt(0.5 / kernel.size)
-        assert abs(kernel.mean()) < 5 * 0.01 / np.sqrt(kernel.size)
+        assert abs(kernel.std() / std - 1) < 5 * np.sqrt(0.5 / kernel.size)
+        assert abs(kernel.mean()) < 5 * std / np.sqrt(kernel.size)
         np.testing.assert_array_equal(layer.bias[...], np.full(layer.bias.shape, bias))
+
+
+def test_the_logits_of_a_fresh_alexnet_depend_on_the_image(fresh: Any) -> None:
+    """How far images move a logit beside how far logits are apart: the constant part comes from biases of one.
+
+    It grows with the map before the dense layers, which at 64 pixels is 1 x 1: this is the smallest share there is.
+    """
+    blocks = np.random.default_rng(0).random((8, 8, 8, 3), np.float32).repeat(8, 1).repeat(8, 2)
+    graph, state = nnx.split(fresh)
+    logits = jax.jit(lambda state, x: nnx.merge(graph, state)(x))
+
+    def share(state: Any) -> float:
+        found = np.asarray(logits(state, blocks))
+        return found.std(0).mean() / found.std(1).mean()
+
+    scaled = share(state)
+    assert scaled > 5e-4  # measured: 1e-3
+    small = jax.tree.map(lambda x: x, state)
+    small["convs"][0]["kernel"][...] = state["convs"][0]["kernel"][...] / 255
+    assert share(small) < scaled / 100  # as with weights of 0.01: measured 6e-6
 
 
 def test_fresh_weights_for_small_images_are_he_normal_and_biases_zero() -> None:
@@ -248,9 +273,9 @@ def test_alexnet_in_bfloat16_keeps_its_weights_in_float32() -> None:
         (
             "alexnet",
             {"image_size": 63},
-            "Expected images of at least 64 pixels for this AlexNet, got 63; do resize them",
+            "Expected images of at least 64 pixels for this AlexNet, got 63; do resize them, or use alexnet_cifar for",
         ),
-        ("alexnet_cifar", {"image_size": 14}, "Expected images of at least 15 pixels for this AlexNet, got 14; do"),
+        ("alexnet_cifar", {"image_size": 14}, "at least 15 pixels for this AlexNet, got 14; do resize them.$"),
         ("alexnet", {"activation": "rely"}, "Expected activation to be one of relu, tanh, sigmoid, linear, got 'rely'"),
         ("alexnet_single", {"dropout": 50}, r"Expected a dropout rate in \[0, 1\), got 50"),
     ],

@@ -1,15 +1,17 @@
 """The registry of architectures: names, near misses, patterns, options, and models of other packages."""
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
 from cnnlab.models import create_model, list_models, model_info, register_model
-from cnnlab.models.registry import REGISTRY, ModelInfo, ModelRegistry
+from cnnlab.models.registry import REGISTRY, ModelInfo, ModelRegistry, plain
 
 
 class Small(nnx.Module):
@@ -76,6 +78,70 @@ def test_an_option_that_the_model_does_not_have_is_an_error_that_lists_those_it_
     register_model(small)
     with pytest.raises(ValueError, match=r"Expected options of small \(num_classes, width\), got depth, height\."):
         create_model("small", height=1, depth=2, width=3)
+
+
+def test_a_builder_with_open_options_takes_any_as_the_documentation_says() -> None:
+    @register_model
+    def open_net(num_classes=10, *, rngs, **options):
+        return small(num_classes, rngs=rngs, **options)
+
+    info = model_info("open_net")
+    assert info.takes_any_option and info.options == {"num_classes": 10}
+    model = create_model("open_net", num_classes=3, width=4)
+    assert isinstance(model, Small) and (model.num_classes, model.width) == (3, 4)
+
+
+def test_an_option_without_default_is_listed_and_has_to_be_given() -> None:
+    @register_model
+    def demanding(num_classes, *, width, rngs=nnx.Rngs(0)):  # noqa: B008
+        return small(num_classes, width=width, rngs=rngs)
+
+    assert model_info("demanding").options == {"num_classes": None, "width": None}
+    model = create_model("demanding", num_classes=3, width=4)
+    assert isinstance(model, Small) and (model.num_classes, model.width) == (3, 4)
+    with pytest.raises(ValueError, match=r"options of demanding without a default, got none for width; do give width="):
+        create_model("demanding", num_classes=3)
+    with pytest.raises(ValueError, match=r"Expected options of demanding \(num_classes, width\), got rng\."):
+        create_model("demanding", num_classes=3, width=4, rng=nnx.Rngs(0))
+
+
+def test_a_builder_without_rngs_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"builder such as seedless\(num_classes=10, \*, rngs\), got seedless\("
+    ) as error:
+
+        @register_model
+        def seedless(num_classes=10, *, width=8):
+            return small(num_classes, width=width, rngs=nnx.Rngs(0))
+
+    assert str(error.value).endswith("do add rngs, the source of the initial weights.")
+    assert "seedless" not in list_models()
+
+
+def test_options_for_small_images_are_kept_and_have_to_be_options() -> None:
+    register_model(small_images={"width": 2})(small)
+    assert model_info("small").small_images == {"width": 2}
+    assert model_info("resnet18").small_images == {"stem": "cifar"}
+    assert model_info("vgg11").small_images == {"classifier": "cifar"}
+    assert model_info("lenet").small_images == {} == model_info("resnet20").small_images
+    with pytest.raises(ValueError, match=r"small_images to be options of tiny \(num_classes, width\), got stem\."):
+        register_model(name="tiny", small_images={"stem": "cifar"})(small)
+
+
+def test_the_note_of_how_a_network_was_built_has_plain_values_and_builds_it_again() -> None:
+    options = {"num_classes": np.int64(3), "dtype": jnp.bfloat16, "hidden": (np.int32(4), 5), "softmax_output": True}
+    model = create_model("lenet", **options)
+    name, note = model.made_by  # pyright: ignore[reportAttributeAccessIssue]
+    expected = {"num_classes": 3, "dtype": "bfloat16", "hidden": [4, 5], "softmax_output": True}
+    assert (name, json.loads(note)) == ("lenet", expected)
+    again = create_model(name, **json.loads(note))
+    assert nnx.graphdef(again) == nnx.graphdef(model)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, np.float16, np.dtype("float16"), jnp.dtype("float16"), "float16"])
+def test_a_type_of_numbers_is_noted_by_its_name(dtype: object) -> None:
+    assert plain({"dtype": dtype, "array": np.arange(2)}) == {"dtype": "float16", "array": [0, 1]}
+    assert plain([Small, None, 0.5]) == [Small, None, 0.5]
 
 
 def test_a_second_model_of_the_same_name_is_an_error_that_says_who_has_it() -> None:
@@ -160,6 +226,22 @@ def test_an_installed_package_offers_models_through_its_entry_points(installed_p
     info = model_info(installed_package)
     assert (info.family, info.summary) == ("cnnlab_plugin_of_a_test", "From another package.")
     assert nnx.state(create_model(installed_package, num_classes=3))["head"]["bias"].shape == (3,)
+
+
+def test_a_broken_package_is_a_warning_and_keeps_no_other_from_being_loaded(
+    tmp_path: Path, installed_package: str
+) -> None:
+    broken = tmp_path / "a_broken_plugin-1.0.dist-info"  # found before the other
+    broken.mkdir()
+    (broken / "METADATA").write_text("Metadata-Version: 2.1\nName: a-broken-plugin\nVersion: 1.0\n")
+    (broken / "entry_points.txt").write_text("[cnnlab.models]\nfirst = no_such_module:net\nlast = json:no_such_name\n")
+    with pytest.warns(UserWarning, match="Expected models from the entry point") as caught:
+        assert installed_package in list_models()
+    first, last = sorted(str(warning.message) for warning in caught)
+    assert "'first' (no_such_module:net), got ModuleNotFoundError: No module named 'no_such_module'; do update" in first
+    assert "'last' (json:no_such_name), got AttributeError: " in last
+    assert {warning.filename for warning in caught} == {__file__}
+    assert installed_package in list_models()  # and no second warning
 
 
 def test_models_of_installed_packages_are_not_forgotten_with_the_temporary_ones(installed_package: str) -> None:

@@ -244,6 +244,8 @@ def test_the_head_starts_uniform_with_a_bias_of_zero() -> None:
         ({"stem": "mnist"}, "Expected stem to be imagenet or cifar, got 'mnist'; do choose"),
         ({"shortcut": "b"}, "Expected shortcut to be A, B or C, got 'b'; do choose"),
         ({"block": "bottleneck", "stride_in": "5x5"}, "Expected stride_in to be 3x3 or 1x1, got '5x5'; do choose"),
+        ({"stride_in": "5x5"}, "Expected stride_in to be 3x3 or 1x1, got '5x5'; do choose"),
+        ({"stride_in": "1x1"}, "Expected stride_in of bottleneck blocks only, got '1x1'; do leave it out"),
         ({"depths": (1, 0)}, r"Expected at least one block in each stage, got depths=\(1, 0\); do leave out"),
         ({"depths": ()}, r"Expected at least one block in each stage, got depths=\(\)"),
         ({"skip": False, "stochastic_depth": 0.1}, "Expected stochastic_depth 0 in a block without a skip connection"),
@@ -256,7 +258,7 @@ def test_wrong_options_are_explained(options: dict, message: str) -> None:
 
 
 def test_the_builders_have_the_names_of_their_models_and_options_of_plain_values() -> None:
-    names = list_models(family="resnet")
+    names = [name for name in list_models(family="resnet") if model_info(name).input_size == 224]
     assert set(names) == {*PARAMETERS, "plain18", "plain34"}
     for name in names:
         info = model_info(name)

@@ -208,6 +208,7 @@ def test_image_size_channels_and_batch_reach_the_network():
     [
         ("lennet", {}, "Expected the name of a registered model, got 'lennet'; did you mean lenet"),
         ("lenet", {"depth": 3}, "Expected options of lenet .*, got depth"),
+        ("lenet", {"image_size": 0}, "Expected images of at least 16 pixels for lenet, got 0"),
         ("lenet", {"batch": 0}, "Expected images of at least 1 pixel and a batch of at least 1, got 32 and 0"),
         (Net(lambda m, x: x), {}, "Expected the size of the network's images, got none; do give image_size=32"),
         (Net(lambda m, x: x), {"image_size": 8, "depth": 3}, "Expected options only with a model's name, got depth"),

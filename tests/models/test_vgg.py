@@ -1,5 +1,6 @@
 """VGG: the numbers of the references, the network written in NumPy, both classifiers, initial weights."""
 
+import warnings
 from typing import Any
 
 import jax
@@ -79,7 +80,8 @@ def test_the_classifier_for_small_images_is_one_dense_layer_on_512_means() -> No
     convolutions = sum(9 * a * b + b for a, b in zip(channels[:-1], channels[1:], strict=True))
     assert count(model) == convolutions + 512 * 10 + 10
     assert len(model.hidden) == 0
-    assert jax.tree.leaves(nnx.state(model, nnx.RngState)) == []
+    without_dropout = abstract("vgg16", classifier="cifar", dropout=0.0)
+    assert jax.tree.leaves(nnx.state(without_dropout, nnx.RngState)) == []
     images = jnp.zeros((2, 32, 32, 3))
     assert nnx.eval_shape(lambda model: model.features(images), model).shape == (2, 512)
     assert nnx.eval_shape(lambda model: model(images), model).shape == (2, 10)
@@ -92,7 +94,7 @@ def test_the_classifier_for_small_images_is_one_dense_layer_on_512_means() -> No
 )
 def test_vgg_is_the_network_of_the_paper_written_in_numpy(options: dict[str, Any]) -> None:
     model = with_random_numbers(nnx.eval_shape(lambda: miniature(**options)), spread=0.5)
-    x = np.random.default_rng(0).random((2, 19, 24, 3), np.float32)  # 2 x 3 pixels are left, neither 7 nor 1
+    x = np.random.default_rng(0).random((2, 67, 72, 3), np.float32)  # 8 x 9 pixels are left, neither 7 nor 1
     features = numpy_vgg(arrays(model), x, options.get("classifier", "imagenet"))
     for found, expected in zip(
         forward(model, x), (features, oracle.dense(features, arrays(model)["head"])), strict=True
@@ -106,7 +108,19 @@ def test_dropout_acts_after_the_hidden_layers_in_train_mode_only() -> None:
     nnx.update(model, jax.tree.map(jnp.zeros_like, nnx.state(model, nnx.Param)))
     for layer in model.hidden:
         layer.bias[...] = jnp.ones_like(layer.bias[...])
-    x = np.ones((1, 16, 16, 3), np.float32)
+    expect_ones_or_twos(model, np.ones((1, 64, 64, 3), np.float32))
+
+
+def test_dropout_acts_on_the_means_of_the_classifier_for_small_images() -> None:
+    # All weights zero and all biases zero but those of the last convolution, which are one: means of ones.
+    model = miniature(widths=(3, 4, 1000), classifier="cifar")
+    nnx.update(model, jax.tree.map(jnp.zeros_like, nnx.state(model, nnx.Param)))
+    model.convs[-1].bias[...] = jnp.ones_like(model.convs[-1].bias[...])
+    expect_ones_or_twos(model, np.ones((1, 8, 8, 3), np.float32))
+
+
+def expect_ones_or_twos(model: VGG, x: np.ndarray) -> None:
+    """In train mode half of the features are dropped and the others doubled; in eval mode all are ones."""
     dropped, _ = forward(model, x)
     np.testing.assert_array_equal(np.unique(dropped), [0, 2])
     assert abs((dropped == 0).mean() - 0.5) < 5 * np.sqrt(0.25 / dropped.size)  # five standard errors
@@ -128,7 +142,19 @@ def test_vgg_in_bfloat16_keeps_weights_and_statistics_in_float32() -> None:
     model = abstract("vgg11_bn", dtype="bfloat16")
     kept = nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat))
     assert {leaf.dtype for leaf in jax.tree.leaves(kept)} == {jnp.dtype("float32")}
-    assert nnx.eval_shape(lambda model: model(jnp.zeros((1, 32, 32, 3))), model).dtype == jnp.bfloat16
+    assert nnx.eval_shape(lambda model: model(jnp.zeros((1, 64, 64, 3))), model).dtype == jnp.bfloat16
+
+
+def test_an_image_below_64_pixels_that_meets_the_imagenet_classifier_gives_one_warning() -> None:
+    shape_of = lambda model, side: nnx.eval_shape(lambda m: m(jnp.zeros((1, side, side, 3))), model).shape  # noqa: E731
+    model = nnx.eval_shape(miniature)
+    with pytest.warns(UserWarning, match="got 32 x 32; do build the network with classifier='cifar'") as caught:
+        assert shape_of(model, 32) == (1, 5)
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        shape_of(model, 64)
+        shape_of(nnx.eval_shape(lambda: miniature(classifier="cifar")), 32)
 
 
 @pytest.mark.parametrize(
@@ -137,6 +163,7 @@ def test_vgg_in_bfloat16_keeps_weights_and_statistics_in_float32() -> None:
         ({"classifier": "cifar10"}, "Expected classifier to be imagenet or cifar, got 'cifar10'; do choose one"),
         ({"widths": (3, 4)}, r"Expected one width for each of 3 stages, got \(3, 4\); do match them"),
         ({"dropout": 1.5}, r"Expected a dropout rate in \[0, 1\), got 1.5"),
+        ({"dropout": 1.5, "classifier": "cifar"}, r"Expected a dropout rate in \[0, 1\), got 1.5"),
     ],
     ids=str,
 )

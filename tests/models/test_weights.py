@@ -5,51 +5,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
 from flax import nnx
 
-from cnnlab.layers import Standardized
-from cnnlab.models import VGG, AlexNet, LeNet, ResNet, WeightsError, load_weights, save_weights
-from cnnlab.models.alexnet import Convolution
-
-Arrays = dict[str, np.ndarray]
-
-small_resnet = partial(ResNet, "basic", (1, 1), width=4, stem="cifar")
-small_cifar_resnet = partial(ResNet, "basic", (1, 2, 1), width=4, stem="cifar", shortcut="A")
-small_vgg = partial(VGG, (1, 2), widths=(3, 5), hidden=(6, 7), batch_norm=True, dropout=0.0)
-small_alexnet = partial(AlexNet, [Convolution(n, 3, 1, (1, 1)) for n in (2, 3, 4, 5, 6)], hidden=(7, 8), dropout=0.0)
-small_lenet = partial(LeNet, hidden=(5,), filters=(2, 3), image_size=16)
-
-
-def filled(build: Any, seed: int = 0, num_classes: int = 10) -> nnx.Module:
-    """A network in which every array is random, the statistics of BatchNorm too."""
-    model = nnx.eval_shape(lambda: build(num_classes=num_classes, rngs=nnx.Rngs(0)))
-    rng = np.random.default_rng(seed)
-    nnx.update(model, jax.tree.map(lambda a: jnp.asarray(rng.normal(size=a.shape), jnp.float32), nnx.state(model)))
-    return model
-
-
-def arrays(model: nnx.Module) -> Arrays:
-    """All arrays by dotted path."""
-    flat = nnx.to_flat_state(nnx.state(model))
-    return {".".join(map(str, path)): np.asarray(variable[...]) for path, variable in flat}
-
-
-def expect_equal(model: nnx.Module, expected: Arrays) -> None:
-    found = arrays(model)
-    assert found.keys() == expected.keys()
-    for name, array in found.items():
-        np.testing.assert_array_equal(array, expected[name], err_msg=name)
-
-
-def write(path: Path, content: Arrays) -> Path:
-    safetensors.numpy.save_file({name: np.ascontiguousarray(array) for name, array in content.items()}, path)
-    return path
+from cnnlab.models import WeightsError, load_weights, save_weights
+from tests.models.small_networks import (
+    Arrays,
+    arrays,
+    expect_equal,
+    filled,
+    small_alexnet,
+    small_cifar_resnet,
+    small_lenet,
+    small_resnet,
+    small_vgg,
+    write,
+)
 
 
 def by_hand(ours: Arrays, renamed: dict[str, str]) -> Arrays:
@@ -175,6 +149,18 @@ def test_what_is_saved_comes_back_bit_for_bit(tmp_path: Path, build: Any, names:
     expect_equal(model, arrays(before))
 
 
+@pytest.mark.parametrize("build", [small_resnet, small_cifar_resnet])
+def test_squeeze_and_excite_that_no_library_has_in_these_blocks_is_saved_under_own_names(
+    tmp_path: Path, build: Any
+) -> None:
+    model = filled(partial(build, squeeze_excite=True))
+    save_weights(model, tmp_path / "w.safetensors")
+    found = safetensors.numpy.load_file(tmp_path / "w.safetensors")
+    expect_equal(model, found)
+    assert {"conv1.kernel", "layer1.0.bn1.scale", "layer1.0.conv2.kernel", "head.kernel"} < found.keys()
+    assert any(name.startswith("layer1.0.squeeze_excite.") for name in found)
+
+
 @pytest.mark.parametrize("build", [small_lenet, partial(small_alexnet, local_response_norm=True)])
 def test_a_network_without_twin_is_saved_under_its_own_names_in_its_own_layout(tmp_path: Path, build: Any) -> None:
     model = filled(build)
@@ -193,20 +179,6 @@ def test_random_keys_of_dropout_are_no_weights(tmp_path: Path) -> None:
     load_weights(model, tmp_path / "w.safetensors")
 
 
-def test_a_standardized_network_takes_the_weights_of_the_one_inside_and_saves_itself(tmp_path: Path) -> None:
-    expected = arrays(filled(small_resnet, 1))
-    model = Standardized(filled(small_resnet, 2), mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
-    constants = {name: array for name, array in arrays(model).items() if name in ("mean", "std")}
-    load_weights(model, write(tmp_path / "w.safetensors", by_hand(expected, {"head": "fc"})))
-    whole = {f"network.{name}": array for name, array in expected.items()} | constants
-    expect_equal(model, whole)
-
-    save_weights(model, tmp_path / "own.safetensors", names="own")
-    other = Standardized(filled(small_resnet, 3), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    load_weights(other, tmp_path / "own.safetensors")
-    expect_equal(other, whole)
-
-
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float64], ids=["F16", "BF16", "F64"])
 def test_other_floating_point_numbers_become_float32(tmp_path: Path, dtype: Any) -> None:
     content = {name: array.astype(dtype) for name, array in arrays(filled(small_lenet, 1)).items()}
@@ -214,14 +186,6 @@ def test_other_floating_point_numbers_become_float32(tmp_path: Path, dtype: Any)
     load_weights(model, write(tmp_path / "w.safetensors", content))
     assert {array.dtype for array in arrays(model).values()} == {np.dtype(np.float32)}
     expect_equal(model, {name: array.astype(np.float32) for name, array in content.items()})
-
-
-def test_an_abstract_network_becomes_a_real_one(tmp_path: Path) -> None:
-    expected = filled(small_resnet, 1)
-    save_weights(expected, tmp_path / "w.safetensors")
-    model = nnx.eval_shape(lambda: small_resnet(rngs=nnx.Rngs(0)))
-    load_weights(model, tmp_path / "w.safetensors")
-    expect_equal(model, arrays(expected))
 
 
 # What does not fit.
@@ -296,11 +260,13 @@ def test_numbers_that_are_no_floats_are_an_error_and_nothing_is_changed(tmp_path
     expect_equal(model, before)
 
 
-def test_the_command_in_the_error_does_convert_the_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("entry", [None, "state_dict", "model"])
+def test_the_command_in_the_error_does_convert_the_file(tmp_path: Path, entry: str | None) -> None:
     torch = pytest.importorskip("torch", reason="only PyTorch writes and reads its pickle files")
     expected, model = arrays(filled(small_resnet, 1)), filled(small_resnet, 2)
     content = {k: torch.from_numpy(v.copy()) for k, v in by_hand(expected, {"head": "fc"}).items()}
-    torch.save(content, tmp_path / "w.pth")
+    content["conv1.weight"] = content["conv1.weight"].transpose(0, 1).contiguous().transpose(0, 1)  # with strides
+    torch.save({entry: content, "epoch": 3} if entry else content, tmp_path / "w.pth")
     with pytest.raises(WeightsError) as error:
         load_weights(model, tmp_path / "w.pth")
     (code,) = re.findall('python -c "(.*)"$', str(error.value))
