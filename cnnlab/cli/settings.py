@@ -41,15 +41,16 @@ def model_options(name: str, settings: Sequence[str]) -> dict[str, Any]:
     """
     from cnnlab.models import model_info
 
-    defaults = model_info(name).options
+    info = model_info(name)
+    defaults = info.options
     options = {}
     for key, text in _pairs(settings, "--model-set hidden=120,256,84"):
         key = key.replace("-", "_")
-        if key not in defaults:
+        if key not in defaults and not info.takes_any_option:
             near = difflib.get_close_matches(key, defaults, n=1)
             hint = f"did you mean {near[0]}?" if near else f"the options are {', '.join(defaults)}."
             raise ValueError(f"Expected an option of {name}, got {key!r}; {hint}")
-        value, default = _value(text), defaults[key]
+        value, default = _value(text), defaults.get(key)
         if isinstance(default, list | tuple) and not isinstance(value, list | str):
             value = [value]  # one number for a list of numbers
         if default is not None and not _fits(value, default):

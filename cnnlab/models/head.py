@@ -75,4 +75,4 @@ def _forget_classes(holder: Any, num_classes: int) -> None:
         del holder.classes
     if hasattr(holder, "made_by"):  # what `create_model` notes
         name, options = holder.made_by
-        holder.made_by = (name, json.dumps({**json.loads(options), "num_classes": num_classes}))
+        holder.made_by = (name, json.dumps({**json.loads(options), "num_classes": int(num_classes)}))

@@ -25,7 +25,7 @@ def expect_at_least(side: int, smallest: int, name: str, remedy: str = "resize t
 
 
 def warn_below_imagenet(images: jax.Array, part: str, remedy: str) -> None:
-    """Warn the caller's caller when images below `SMALL_IMAGES` pixels meet a part of a network that is made for ImageNet's."""
+    """Warn the caller's caller when images below `SMALL_IMAGES` pixels meet a part that is made for ImageNet's."""
     height, width = images.shape[1:3]
     if min(height, width) < SMALL_IMAGES:
         warnings.warn(
