@@ -4,9 +4,10 @@
     python examples/thesis_study.py --rows literal flatten --workers 1
     python examples/thesis_study.py --gather             # only write table and figures from what is there
 
-Time: 12 to 32 minutes a run on one core of a busy 2.8 GHz Xeon (docs/results/thesis.json), 39 runs.
+Time: 39 runs of 8 to 32 minutes each, on one core of a busy machine (docs/results/thesis.json has every run's seconds).
 Writes: a run folder per row and seed in runs/thesis-study, then docs/results/thesis.json and its figures.
-Expect: 59 to 61 % at the best epoch of each reading, not 65 %. See docs/reproduction.md.
+Expect: 59 to 62 % at the best epoch of each reading, not 65 %; near 65 % with twice the filters. See
+docs/reproduction.md.
 """
 
 from __future__ import annotations
