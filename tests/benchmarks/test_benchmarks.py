@@ -3,11 +3,13 @@
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -207,6 +209,71 @@ def test_a_pass_runs_the_steps_that_fill_its_time(room):
     assert 0.01 <= timed() < 1 and len(calls) == 2 + timed.steps
 
 
+def test_a_pass_prepares_once_however_many_steps_it_has(room):
+    calls = []
+    step = lambda: calls.append("step") or time.sleep(0.001)  # noqa: E731
+    timed = room("architecture_task").Pass(step, lambda done: None, 0.01, lambda: calls.append("mode"))
+    calls.clear()
+    timed()
+    assert calls == ["mode", *["step"] * timed.steps] and timed.steps > 1
+
+
+def test_a_program_counts_what_it_shares_once(room):
+    """Two arrays of 4,000 bytes go in, and their sum comes out: into the first, or into a third."""
+    program_bytes = room("architectures_jax").program_bytes
+    array = jax.ShapeDtypeStruct((1000,), np.float32)
+    add = lambda a, b: a + b  # noqa: E731
+    assert program_bytes(jax.jit(add, donate_argnums=0).lower(array, array).compile()) == 8000
+    assert program_bytes(jax.jit(add).lower(array, array).compile()) == 12_000
+
+
+def a_result(torch_compile=False, ratio=(2.0, 1.0, 4.0)):
+    """The content of a JSON file in which one architecture was measured."""
+    summary = lambda values: {"median": values[0], "min": values[1], "max": values[2]}  # noqa: E731
+    side = {f"{kind}_images_per_second": summary([200, 100, 400]) for kind in ("forward", "train")}
+    facts = {"image_size": 32, "batch_size": 64, "parameters": 10**6, "multiply_adds": 10**6}
+    ours = {**side, "peak_bytes": 10**6, "compile_seconds": 1.0, "ratio_to_torch": summary(ratio)}
+    environment = {"cpu": "CPU", "python": "3", "jax": "1", "flax": "1", "torch": "2", "started": "2026-01-01T00:00"}
+    settings = {"device": "cpu", "threads": 2, "dtype": "float32", "rounds": 3, "torch_compile": torch_compile}
+    return {
+        "environment": environment,
+        "settings": {**settings, "contenders": ["cnnlab", "torch"]},
+        "architectures": {"net": {**facts, "cnnlab": ours, "torch": {**side, "peak_bytes": 10**6}}},
+    }
+
+
+@pytest.mark.parametrize(("torch_compile", "mode"), [(False, "eager"), (True, "compiled")])
+def test_the_table_says_which_torch_it_is_against_and_how_far_the_ratio_varied(room, torch_compile, mode):
+    report = room("architectures_report")
+    page, terminal = (f(a_result(torch_compile)) for f in (report.markdown, report.overview))
+    for text in (page, terminal):
+        assert f"against {mode} torch" in text and "2.00 (1.00 to 4.00)" in text
+    assert f"torch 2 ({mode})" in report.describe_run(a_result(torch_compile))  # which stands in the chart too
+    assert "XLA says" in page and "resident memory" in page and "![" not in page
+    assert report.markdown(a_result(), "figures/a.png").endswith("(figures/a.png)")
+
+
+def test_resuming_refuses_what_was_measured_under_other_facts(room, tmp_path):
+    resume, path = room("architectures_resume"), tmp_path / "all.json"
+    facts = resume.environment_facts()
+    kinds = {"device_kind", "cpu", "jax", "torch", "revision", "code"}
+    assert kinds <= set(facts)
+    assert resume.earlier(path, {}, facts) == {}
+    for key, other, told in (
+        ("device_kind", "abacus", f"device_kind (abacus, now {facts['device_kind']})"),
+        ("jax", "0.1", f"jax (0.1, now {facts['jax']})"),
+        ("code", "0", "state of the code"),
+        ("revision", "abc", None),  # the same code in another commit
+    ):
+        content = {"settings": {}, "architectures": {"mlp": {"measured_under": {**facts, key: other}}}}
+        path.write_text(json.dumps(content))
+        if told is None:
+            assert set(resume.earlier(path, {}, facts)) == {"mlp"}
+            continue
+        with pytest.raises(room("measure").BenchmarkError, match=re.escape(f"got mlp with another {told}; do leave")):
+            resume.earlier(path, {}, facts)
+
+
 def architectures(*arguments, out):
     options = ("--no-torch", "--device", "cpu", "--threads", "1", "--rounds", "1", "--seconds", "0.01")
     return run_script("architectures.py", *options, "--out", str(out), *arguments)
@@ -236,6 +303,8 @@ def test_architectures_measures_what_works_notes_what_fails_and_goes_on(tmp_path
     assert "| mlp | 8 | " in page.read_text() and "| 123,456 |" in page.read_text()
     assert "| lenet | 8 | - | - | - | failed |" in page.read_text()
     assert chart.read_bytes().startswith(b"\x89PNG")
+    marked = page.read_text().partition("<!-- architectures: begin -->")[2].partition("<!-- architectures: end -->")[0]
+    assert marked.rstrip().endswith("](chart.png)")
     other = architectures("--only", "mlp", "--resume", out=out)
     assert other.returncode == 1 and "to be of the same settings" in other.stderr
 

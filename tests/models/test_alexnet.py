@@ -275,7 +275,7 @@ def test_alexnet_in_bfloat16_keeps_its_weights_in_float32() -> None:
             {"image_size": 63},
             "Expected images of at least 64 pixels for this AlexNet, got 63; do resize them, or use alexnet_cifar for",
         ),
-        ("alexnet_cifar", {"image_size": 14}, "at least 15 pixels for this AlexNet, got 14; do resize them.$"),
+        ("alexnet_cifar", {"image_size": 14}, r"at least 15 pixels for this AlexNet, got 14; do resize them\."),
         ("alexnet", {"activation": "rely"}, "Expected activation to be one of relu, tanh, sigmoid, linear, got 'rely'"),
         ("alexnet_single", {"dropout": 50}, r"Expected a dropout rate in \[0, 1\), got 50"),
     ],
