@@ -213,7 +213,7 @@ def test_image_size_channels_and_batch_reach_the_network():
         (Net(lambda m, x: x), {}, "Expected the size of the network's images, got none; do give image_size=32"),
         (Net(lambda m, x: x), {"image_size": 8, "depth": 3}, "Expected options only with a model's name, got depth"),
     ],
-    ids=str,
+    ids=range(6),
 )
 def test_what_cannot_be_summarised_is_an_error(model, options, text):
     with pytest.raises(ValueError, match=text):
