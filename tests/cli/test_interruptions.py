@@ -50,7 +50,8 @@ def test_ctrl_c_while_a_run_is_resumed_says_how_to_go_on(finished, monkeypatch, 
 
 
 def test_whatever_a_half_imported_package_makes_of_ctrl_c_is_no_traceback(monkeypatch, capsys):
-    before = signal.getsignal(signal.SIGINT)
+    # A shell that starts the tests in the background has them ignore Ctrl-C.
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def command():
         try:
@@ -59,9 +60,12 @@ def test_whatever_a_half_imported_package_makes_of_ctrl_c_is_no_traceback(monkey
             raise ImportError("cannot import name 'x' from partially initialized module 'jax'") from None
 
     monkeypatch.setitem(commands.COMMANDS, "recipes", lambda: command)
-    assert main(["recipes"]) == 130
-    assert capsys.readouterr().err == "cnnlab: interrupted\n"
-    assert signal.getsignal(signal.SIGINT) is before
+    try:
+        assert main(["recipes"]) == 130
+        assert capsys.readouterr().err == "cnnlab: interrupted\n"
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, inherited)
 
 
 @pytest.mark.parametrize("seed", ["-1", "4294967296"])
