@@ -79,7 +79,7 @@ def save_weights(model: nnx.Module, path: str | os.PathLike[str], *, names: Lite
 
     Args:
         model: the network.
-        path: the file, named *.safetensors by custom; one that is there is replaced.
+        path: the file, named `NAME.safetensors` by custom; one that is there is replaced.
         names: "torch" gives names and layouts of the twin in PyTorch, so that `safetensors.torch.load_file` and
             `load_state_dict` take the file (BatchNorm's counters are zero); a network without twin has its own names.
             Of one behind `Standardized`, PyTorch gets the network inside and must standardise by itself. "own" writes
