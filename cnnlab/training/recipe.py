@@ -52,7 +52,7 @@ class Recipe:
             (`layer1.0.conv1.kernel`), that of a module around it, or either with the wildcards of a shell. They get no
             update, no weight decay and no optimiser state, and a module with nothing but frozen parameters runs
             as in evaluation: its BatchNorm uses and keeps its statistics, its dropout is off.
-        learning_rates: factors on the rate of groups of parameters by such patterns, e.g. `{ "*" = 0.1, "head" = 1.0 }`;
+        learning_rates: factors on the rate of groups of parameters by such patterns, e.g. `{"*" = 0.1, "head" = 1.0}`;
             the last that matches counts, 1 where none does, and a pattern stands there once. They act on whole updates,
             weight decay included.
     """
