@@ -15,10 +15,14 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from .maximum import first_maximum
+
 Pads = Sequence[tuple[int, int]]
 
 # Beyond this many products (kernel area x input channels) XLA's own convolution on CPU wins.
 _MOST_PRODUCTS_PER_OUTPUT = 160
+# With more, bringing the product's rows into the order of channels costs more than it gains.
+_MOST_OUT_CHANNELS = 16
 # Each block is a slice of its own in the program: more of them, and compiling takes longer than training.
 _MOST_BLOCKS = 64
 # The product may have so many times the multiply-adds of the convolution; with more zeros in the band, XLA's wins.
@@ -40,7 +44,9 @@ def choose_block(
     """
     kh, kw, ci, co = kernel_shape
     height, width = _output_size(input_shape, kernel_shape, padding)
-    if kh * kw == 1 or kh * kw * ci > _MOST_PRODUCTS_PER_OUTPUT or height < pool[0] or width < pool[1]:
+    if kh * kw == 1 or kh * kw * ci > _MOST_PRODUCTS_PER_OUTPUT or co > _MOST_OUT_CHANNELS:
+        return None
+    if height < pool[0] or width < pool[1]:
         return None
 
     def blocks(block: tuple[int, int]) -> int:
@@ -130,22 +136,3 @@ def _banded(kernel: jax.Array, axis: int, block: int) -> jax.Array:
         return jnp.pad(kernel, pads)
 
     return jnp.stack([shifted(i) for i in range(block)], axis=-1)
-
-
-@jax.custom_jvp
-def first_maximum(x: jax.Array) -> jax.Array:
-    """Return the maximum over the first axis; its gradient goes to the first of equal maxima."""
-    return x.max(axis=0)
-
-
-@first_maximum.defjvp
-def _first_maximum_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    (x,), (dx,) = primals, tangents
-    largest, count = x.max(axis=0), x.shape[0]
-    index_type = jnp.uint8 if count <= 256 else jnp.int32
-    first = jnp.full(largest.shape, count - 1, index_type)
-    for i in reversed(range(count - 1)):
-        first = jnp.where(x[i] == largest, jnp.asarray(i, index_type), first)
-    index = jnp.arange(count, dtype=index_type).reshape(-1, *[1] * largest.ndim)
-    chosen = first[None] == index
-    return largest, jnp.where(chosen, dx, jnp.zeros((), dx.dtype)).sum(axis=0, dtype=dx.dtype)

@@ -11,6 +11,7 @@ from flax import nnx
 from jax import lax
 
 from .block_convolution import choose_block, conv_by_blocks
+from .dense_convolution import dense_conv
 from .pooling import max_pool
 
 _NHWC = lax.ConvDimensionNumbers(lhs_spec=(0, 3, 1, 2), rhs_spec=(3, 2, 0, 1), out_spec=(0, 3, 1, 2))
@@ -31,9 +32,10 @@ def conv_general_dilated(
 
     On CPU a dense, undilated convolution of stride 1 with few channels becomes one matrix product over
     blocks of output pixels (`cnnlab.layers.block_convolution`): XLA's own kernel reaches a small part of
-    the matrix-product rate there, and its weight gradient falls to naive code inside loops. Everything
-    else, and every other platform, is `jax.lax.conv_general_dilated` itself. The choice is made when the
-    program is lowered, so one traced function serves all platforms.
+    the matrix-product rate there. Every other dense one is `cnnlab.layers.dense_convolution`, whose gradients are
+    written in the form that XLA's compiler for CPU does fast, inside loops too. On other platforms the programs are
+    those of `jax.lax.conv_general_dilated`. The choice is made when the program is lowered, so one traced function
+    serves all platforms.
 
     Args:
         inputs: `[batch, height, width, in_channels]`.
@@ -59,14 +61,18 @@ def conv_general_dilated(
         feature_group_count=feature_group_count,
         **options,
     )
-    plain = inputs.ndim == 4 and feature_group_count == 1 and not any(options.values())
-    plain = plain and _all_ones(strides) and _all_ones(lhs_dilation) and _all_ones(rhs_dilation)
-    if not plain or lax.conv_dimension_numbers(inputs.shape, kernel.shape, dimension_numbers) != _NHWC:
+    dense = inputs.ndim == 4 and feature_group_count == 1 and not any(options.values()) and inputs.dtype == kernel.dtype
+    dense = dense and (not isinstance(padding, str) or _all_ones(lhs_dilation))
+    if not dense or lax.conv_dimension_numbers(inputs.shape, kernel.shape, dimension_numbers) != _NHWC:
         return reference(inputs, kernel)
-    pads = _pads(inputs, kernel, padding)
-    block = choose_block(inputs.shape, kernel.shape, pads)
+    dilations = [(1, 1) if d is None else d for d in (lhs_dilation, rhs_dilation)]
+    pads = _pads(inputs, kernel, strides, padding, dilations[1])
+    wide = partial(dense_conv, strides=strides, padding=pads, lhs_dilation=dilations[0], rhs_dilation=dilations[1])
+    block = None
+    if all(_all_ones(values) for values in (strides, *dilations)):
+        block = choose_block(inputs.shape, kernel.shape, pads)
     if block is None:
-        return reference(inputs, kernel)
+        return wide(inputs, kernel)
     return lax.platform_dependent(
         inputs, kernel, cpu=partial(conv_by_blocks, padding=pads, block=block), default=reference
     )
@@ -94,7 +100,7 @@ def conv_max_pool(
         `[batch, out_height, out_width, out_channels]`.
     """
     pool = (window, window) if isinstance(window, int) else window
-    pads = _pads(inputs, kernel, padding)
+    pads = _pads(inputs, kernel, (1, 1), padding)
 
     def reference(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
         y = conv_general_dilated(inputs, kernel, (1, 1), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))
@@ -107,10 +113,17 @@ def conv_max_pool(
     return lax.platform_dependent(inputs, kernel, cpu=by_blocks, default=reference)
 
 
-def _pads(inputs: jax.Array, kernel: jax.Array, padding: str | Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
-    if isinstance(padding, str):
-        return lax.padtype_to_pads(inputs.shape[1:3], kernel.shape[:2], (1, 1), padding)
-    return padding
+def _pads(
+    inputs: jax.Array,
+    kernel: jax.Array,
+    strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    dilation: Sequence[int] = (1, 1),
+) -> Sequence[tuple[int, int]]:
+    if not isinstance(padding, str):
+        return padding
+    window = [(k - 1) * d + 1 for k, d in zip(kernel.shape[:2], dilation, strict=True)]
+    return lax.padtype_to_pads(inputs.shape[1:3], window, strides, padding)
 
 
 def _all_ones(values: Sequence[int] | None) -> bool:

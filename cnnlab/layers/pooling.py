@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from .block_convolution import first_maximum
+from .maximum import first_maximum, first_maximum_of
 
 Window = int | tuple[int, int]
 Padding = str | Sequence[tuple[int, int]]
@@ -30,9 +30,13 @@ def max_pool(images: jax.Array, window: Window, strides: Window | None = None, p
     """
     window, strides = _pair(window), _pair(window if strides is None else strides)
     reference = partial(nnx.max_pool, window_shape=window, strides=strides, padding=padding)  # pyright: ignore[reportArgumentType]
-    if window != strides or padding != "VALID" or images.ndim != 4:
+    if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
         return reference(images)
-    return lax.platform_dependent(images, cpu=partial(_max_pool_disjoint, window=window), default=reference)
+    if window == strides and padding == "VALID":
+        on_cpu = partial(_max_pool_disjoint, window=window)
+    else:
+        on_cpu = partial(_max_pool_by_slices, window=window, strides=strides, padding=padding)
+    return lax.platform_dependent(images, cpu=on_cpu, default=reference)
 
 
 def min_pool(images: jax.Array, window: Window, strides: Window | None = None, padding: Padding = "VALID"):
@@ -88,6 +92,24 @@ def adaptive_avg_pool(images: jax.Array, size: Window) -> jax.Array:
 
 def _pair(value: Window) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+def _max_pool_by_slices(
+    images: jax.Array, *, window: tuple[int, int], strides: tuple[int, int], padding: Padding
+) -> jax.Array:
+    """Max pooling as maxima of strided slices, along columns and then along rows: no select-and-scatter."""
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(images.shape[1:3], window, strides, padding)
+    (top, bottom), (left, right) = padding
+    if any((top, bottom, left, right)):
+        lowest = jnp.asarray(-jnp.inf, images.dtype)
+        images = lax.pad(images, lowest, [(0, 0, 0), (top, bottom, 0), (left, right, 0), (0, 0, 0)])
+    for axis in (2, 1):  # the first maximum of the first row that has it is the first in row-major order
+        size, stride = window[axis - 1], strides[axis - 1]
+        last = (images.shape[axis] - size) // stride * stride + 1
+        parts = [lax.slice_in_dim(images, i, i + last, stride, axis) for i in range(size)]
+        images = first_maximum_of(*parts)
+    return images
 
 
 def _max_pool_disjoint(images: jax.Array, *, window: tuple[int, int]) -> jax.Array:

@@ -51,7 +51,9 @@ class ResidualBlock(nnx.Module):
         B: the identity; where the shape changes, a 1x1 convolution and BatchNorm (`downsample`).
         C: a 1x1 convolution and BatchNorm everywhere.
 
-    Args of every block:
+    A kind of block builds its convolutions in `_build_residual` and applies them in `residual`.
+
+    Args:
         in_features: channels of the input.
         features: filters of the 3x3 convolutions; the block gives `expansion * features` channels.
         stride: step of the block; it gives `ceil(height / stride)` rows.
@@ -65,20 +67,20 @@ class ResidualBlock(nnx.Module):
 
     expansion = 1
 
-    def _connect(
+    def __init__(
         self,
         in_features: int,
-        stride: int,
-        out_features: int,
+        features: int,
         *,
-        skip: bool,
-        shortcut: Shortcut,
-        squeeze_excite: bool,
-        stochastic_depth: float,
-        dtype: Dtype | None,
+        stride: int = 1,
+        skip: bool = True,
+        shortcut: Shortcut = "B",
+        squeeze_excite: bool = False,
+        stochastic_depth: float = 0.0,
+        dtype: Dtype | None = None,
         rngs: nnx.Rngs,
-    ) -> None:
-        """Build what follows the convolutions."""
+    ):
+        out_features = self.expansion * features
         if shortcut not in ("A", "B", "C"):
             raise ValueError(f"Expected shortcut to be A, B or C, got {shortcut!r}; do choose one of the three.")
         if shortcut == "A" and skip and out_features < in_features:
@@ -91,14 +93,21 @@ class ResidualBlock(nnx.Module):
                 "do keep the skip connection, since nothing else would pass a dropped branch."
             )
         self.stride, self.out_features, self.skip = stride, out_features, skip
+        # BatchNorm follows each convolution, and would subtract a bias again.
+        conv = partial(Conv, use_bias=False, kernel_init=he_normal_fan_out, dtype=dtype, rngs=rngs)
+        norm = partial(BatchNorm, dtype=dtype, rngs=rngs)
+        self._build_residual(in_features, features, conv, norm)
         self.squeeze_excite = SqueezeExcite(out_features, dtype=dtype, rngs=rngs) if squeeze_excite else None
         self.stochastic_depth = StochasticDepth(stochastic_depth, rngs=rngs) if stochastic_depth else None
         changes = stride != 1 or in_features != out_features
         if skip and (shortcut == "C" or (shortcut == "B" and changes)):
-            conv = _convolutions(dtype, rngs)(in_features, out_features, 1, stride)
-            self.downsample = nnx.List([conv, BatchNorm(out_features, dtype=dtype, rngs=rngs)])
+            self.downsample = nnx.List([conv(in_features, out_features, 1, stride), norm(out_features)])
         else:
             self.downsample = None
+
+    def _build_residual(self, in_features: int, features: int, conv: partial[Conv], norm: partial[BatchNorm]) -> None:
+        """Build the convolutions of the residual branch, with what makes them and the BatchNorm behind them."""
+        raise NotImplementedError
 
     def residual(self, images: jax.Array) -> jax.Array:
         """Return the residual branch, `[batch, h', w', expansion * features]`."""
@@ -127,37 +136,11 @@ class BasicBlock(ResidualBlock):
     The first convolution has the stride. Args: see `ResidualBlock`.
     """
 
-    expansion = 1
-
-    def __init__(
-        self,
-        in_features: int,
-        features: int,
-        *,
-        stride: int = 1,
-        skip: bool = True,
-        shortcut: Shortcut = "B",
-        squeeze_excite: bool = False,
-        stochastic_depth: float = 0.0,
-        dtype: Dtype | None = None,
-        rngs: nnx.Rngs,
-    ):
-        conv, norm = _convolutions(dtype, rngs), partial(BatchNorm, dtype=dtype, rngs=rngs)
-        self.conv1 = conv(in_features, features, 3, stride, padding=1)
+    def _build_residual(self, in_features: int, features: int, conv: partial[Conv], norm: partial[BatchNorm]) -> None:
+        self.conv1 = conv(in_features, features, 3, self.stride, padding=1)
         self.bn1 = norm(features)
         self.conv2 = conv(features, features, 3, padding=1)
         self.bn2 = norm(features)
-        self._connect(
-            in_features,
-            stride,
-            features,
-            skip=skip,
-            shortcut=shortcut,
-            squeeze_excite=squeeze_excite,
-            stochastic_depth=stochastic_depth,
-            dtype=dtype,
-            rngs=rngs,
-        )
 
     def residual(self, images: jax.Array) -> jax.Array:
         """Return the residual branch, `[batch, h', w', features]`."""
@@ -193,19 +176,11 @@ class Bottleneck(ResidualBlock):
     ):
         if stride_in not in ("3x3", "1x1"):
             raise ValueError(f"Expected stride_in to be 3x3 or 1x1, got {stride_in!r}; do choose one of the two.")
-        first, second = (1, stride) if stride_in == "3x3" else (stride, 1)
-        out_features = self.expansion * features
-        conv, norm = _convolutions(dtype, rngs), partial(BatchNorm, dtype=dtype, rngs=rngs)
-        self.conv1 = conv(in_features, features, 1, first)
-        self.bn1 = norm(features)
-        self.conv2 = conv(features, features, 3, second, padding=1)
-        self.bn2 = norm(features)
-        self.conv3 = conv(features, out_features, 1)
-        self.bn3 = norm(out_features)
-        self._connect(
+        self.stride_in = stride_in
+        super().__init__(
             in_features,
-            stride,
-            out_features,
+            features,
+            stride=stride,
             skip=skip,
             shortcut=shortcut,
             squeeze_excite=squeeze_excite,
@@ -214,13 +189,17 @@ class Bottleneck(ResidualBlock):
             rngs=rngs,
         )
 
+    def _build_residual(self, in_features: int, features: int, conv: partial[Conv], norm: partial[BatchNorm]) -> None:
+        first, second = (1, self.stride) if self.stride_in == "3x3" else (self.stride, 1)
+        self.conv1 = conv(in_features, features, 1, first)
+        self.bn1 = norm(features)
+        self.conv2 = conv(features, features, 3, second, padding=1)
+        self.bn2 = norm(features)
+        self.conv3 = conv(features, self.out_features, 1)
+        self.bn3 = norm(self.out_features)
+
     def residual(self, images: jax.Array) -> jax.Array:
         """Return the residual branch, `[batch, h', w', 4 * features]`."""
         x = nnx.relu(self.bn1(self.conv1(images)))
         x = nnx.relu(self.bn2(self.conv2(x)))
         return self.bn3(self.conv3(x))
-
-
-def _convolutions(dtype: Dtype | None, rngs: nnx.Rngs) -> partial[Conv]:
-    """Convolutions as BatchNorm wants them before it: no bias, since it would be subtracted again."""
-    return partial(Conv, use_bias=False, kernel_init=he_normal_fan_out, dtype=dtype, rngs=rngs)

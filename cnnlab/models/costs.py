@@ -31,7 +31,7 @@ def _count(program: Any, owner: int | None) -> Counter[int | None]:
         inner = call_of(str(operation.source_info.name_stack))
         call = owner if inner is None else inner
         name = operation.primitive.name
-        if name == "conv_general_dilated":
+        if name in ("conv_general_dilated", "dense_conv"):
             total[call] += _convolution(operation)
         elif name == "dot_general":
             total[call] += _matrix_product(operation)
@@ -47,7 +47,8 @@ def _count(program: Any, owner: int | None) -> Counter[int | None]:
 
 def _convolution(operation: Any) -> int:
     _, kernel = operation.invars
-    out_channels = kernel.aval.shape[operation.params["dimension_numbers"].rhs_spec[0]]
+    numbers = operation.params.get("dimension_numbers")  # ours is always [kh, kw, in, out]
+    out_channels = kernel.aval.shape[-1 if numbers is None else numbers.rhs_spec[0]]
     return math.prod(operation.outvars[0].aval.shape) * math.prod(kernel.aval.shape) // out_channels
 
 

@@ -164,10 +164,6 @@ def test_blocks_need_not_divide_the_image(pool: tuple[int, int]) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"strides": (2, 2)},
-        {"strides": (1, 3), "padding": ((2, 0), (1, 1))},
-        {"lhs_dilation": (2, 1), "padding": ((0, 0), (1, 2))},
-        {"rhs_dilation": (1, 2)},
         {"feature_group_count": 2},
         {"strides": (2, 1), "rhs_dilation": (2, 2), "feature_group_count": 4},
         {"preferred_element_type": jnp.float32},
@@ -176,7 +172,7 @@ def test_blocks_need_not_divide_the_image(pool: tuple[int, int]) -> None:
     ],
     ids=str,
 )
-def test_what_blocks_cannot_do_is_left_to_lax(options: dict) -> None:
+def test_what_no_lowering_of_ours_can_do_is_left_to_lax(options: dict) -> None:
     options = {"strides": (1, 1), "padding": "SAME", "dimension_numbers": NHWC, **options}
     shapes = (2, 9, 7, 4), (3, 3, 4 // options.get("feature_group_count", 1), 8)
     renamed = {("window_strides" if name == "strides" else name): value for name, value in options.items()}
@@ -186,6 +182,26 @@ def test_what_blocks_cannot_do_is_left_to_lax(options: dict) -> None:
     ]
     assert programs[0] == programs[1]
     assert "stablehlo.convolution" in programs[0]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"strides": (2, 2)},
+        {"strides": (1, 3), "padding": ((2, 0), (1, 1))},
+        {"strides": (2, 3), "padding": "VALID", "rhs_dilation": (2, 1)},
+        {"lhs_dilation": (2, 1), "padding": ((0, 0), (1, 2))},
+        {"rhs_dilation": (1, 2)},
+    ],
+    ids=str,
+)
+def test_strides_and_dilations_give_what_lax_gives_with_named_padding_too(options: dict) -> None:
+    options = {"strides": (1, 1), "padding": "SAME", "dimension_numbers": NHWC, **options}
+    renamed = {("window_strides" if name == "strides" else name): value for name, value in options.items()}
+    arrays = normal(0, (2, 9, 7, 4), (3, 3, 4, 8))
+    ours = value_and_gradients(partial(conv_general_dilated, **options), *arrays)
+    theirs = value_and_gradients(partial(lax.conv_general_dilated, **renamed), *arrays)
+    assert_same_size(ours, theirs, FLOAT32)
 
 
 def test_other_layouts_are_left_to_lax() -> None:

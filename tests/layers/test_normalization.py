@@ -118,3 +118,18 @@ def test_in_eval_mode_bfloat16_does_not_round_the_statistics() -> None:
         results[name] = float(norm(x)[0, 0, 0, 0])
     assert results["ours"] == pytest.approx(1.5, rel=BFLOAT16)
     assert results["flax"] == pytest.approx(2, rel=BFLOAT16)
+
+
+def test_while_tracing_no_array_is_asked_for_its_sharding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self) -> None:
+        raise RuntimeError("JAX would search the whole program for an error message")
+
+    graph, state = nnx.split(layer(3))
+    monkeypatch.setattr(jax.core.Tracer, "sharding", property(refuse))
+
+    def run(state: nnx.State, x: jax.Array) -> tuple[jax.Array, nnx.State]:
+        norm = nnx.merge(graph, state, copy=True)
+        return norm(x), nnx.state(norm, nnx.BatchStat)
+
+    y, statistics = jax.eval_shape(run, state, jax.ShapeDtypeStruct((2, 4, 4, 3), jnp.float32))
+    assert y.shape == (2, 4, 4, 3) and len(jax.tree.leaves(statistics)) == 2

@@ -1,0 +1,169 @@
+"""Dense 2-D convolution in NHWC as a primitive whose two gradients are again convolutions in NHWC.
+
+JAX writes the weight gradient of a convolution with batch and channels swapped in its dimension numbers. XLA's
+compiler for CPU brings that into the one form its fast kernels take only where it stands in the outermost program:
+inside a loop it falls to naive code, up to 120 times slower (openxla/xla, `cpu/conv_canonicalization.cc`). It also
+fuses whatever produced the operands into the transposing copy, and then computes a whole residual stream again,
+against the order of memory. So this primitive writes its gradients as plain NHWC convolutions of transposed arrays on
+CPU, and gives XLA arrays that are finished (`finished.py`). Elsewhere the gradients are JAX's own, which cuDNN knows.
+
+The primitive is bilinear and its gradients are made of itself, so derivatives of any order and of either mode exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from .finished import finished, finished_gradient
+
+Pads = tuple[tuple[int, int], tuple[int, int]]
+Pair = tuple[int, int]
+
+_NHWC = ("NHWC", "HWIO", "NHWC")
+# XLA hands a convolution to its fast library (YNNPACK) from so many channels on, in or out; below it uses Eigen's.
+_CHANNELS_OF_LIBRARY = 17
+_FEWEST_CHANNELS = 8  # with fewer, the library is no faster
+
+
+def dense_conv(
+    inputs: jax.Array,
+    kernel: jax.Array,
+    *,
+    strides: Sequence[int] = (1, 1),
+    padding: Sequence[tuple[int, int]] = ((0, 0), (0, 0)),
+    lhs_dilation: Sequence[int] = (1, 1),
+    rhs_dilation: Sequence[int] = (1, 1),
+) -> jax.Array:
+    """Convolve without groups; the value is that of `jax.lax.conv_general_dilated`.
+
+    Args:
+        inputs: `[batch, height, width, in_channels]`.
+        kernel: `[kernel_height, kernel_width, in_channels, out_channels]`, of the same type.
+        strides: step of the window.
+        padding: `(before, after)` for height and width; negative values crop.
+        lhs_dilation: pixels of the input lie so far apart, zeros between them.
+        rhs_dilation: likewise the kernel's.
+
+    Returns:
+        `[batch, out_height, out_width, out_channels]`.
+    """
+    options = _Options(_pair(strides), _pads(padding), _pair(lhs_dilation), _pair(rhs_dilation))
+    return finished_gradient(_conv_p.bind(finished(inputs), kernel, options=options))
+
+
+class _Options(tuple):
+    """Strides, padding and the two dilations of a convolution, hashable."""
+
+    __slots__ = ()
+
+    def __new__(cls, strides: Pair, padding: Pads, lhs_dilation: Pair, rhs_dilation: Pair):
+        return super().__new__(cls, (strides, padding, lhs_dilation, rhs_dilation))
+
+    def reference(self, inputs: Any, kernel: Any) -> Any:
+        """JAX's own convolution."""
+        strides, padding, lhs_dilation, rhs_dilation = self
+        return lax.conv_general_dilated(
+            inputs, kernel, strides, padding, lhs_dilation, rhs_dilation, dimension_numbers=_NHWC
+        )
+
+    def of_inputs(self, out_size: Pair, in_size: Pair, kernel_size: Pair) -> _Options:
+        """Options of the convolution of the output's gradient with the turned kernel that gives that of the inputs."""
+        strides, _, lhs_dilation, rhs_dilation = self
+        pads = []
+        for out, size, k, s, (low, _), a, d in zip(out_size, in_size, kernel_size, *self, strict=True):
+            before = (k - 1) * d - low
+            pads.append((before, (size - 1) * a + (k - 1) * d + 1 - ((out - 1) * s + 1) - before))
+        return _Options(lhs_dilation, _pads(pads), strides, rhs_dilation)
+
+    def of_kernel(self, out_size: Pair, in_size: Pair, kernel_size: Pair) -> _Options:
+        """Options of the convolution of the inputs with the gradient of the output that gives that of the kernel."""
+        strides, _, lhs_dilation, rhs_dilation = self
+        pads = []
+        for out, size, k, s, (low, _), a, d in zip(out_size, in_size, kernel_size, *self, strict=True):
+            pads.append((low, (k - 1) * d + (out - 1) * s + 1 - ((size - 1) * a + 1) - low))
+        return _Options(rhs_dilation, _pads(pads), lhs_dilation, strides)
+
+
+_conv_p = Primitive("dense_conv")
+
+
+def _gradient_of_inputs(gradient: Any, inputs: Any, kernel: Any, *, options: _Options) -> Any:
+    shape = inputs.aval.shape
+    own = options.of_inputs(gradient.shape[1:3], shape[1:3], kernel.shape[:2])
+
+    def on_cpu(gradient: jax.Array, kernel: jax.Array) -> jax.Array:
+        return _conv_p.bind(gradient, kernel[::-1, ::-1].transpose(0, 1, 3, 2), options=own)
+
+    def elsewhere(gradient: jax.Array, kernel: jax.Array) -> jax.Array:
+        like = jax.ShapeDtypeStruct(shape, inputs.aval.dtype)
+        return jax.linear_transpose(lambda x: options.reference(x, kernel), like)(gradient)[0]
+
+    return lax.platform_dependent(gradient, kernel, cpu=on_cpu, default=elsewhere)
+
+
+def _gradient_of_kernel(gradient: Any, inputs: Any, kernel: Any, *, options: _Options) -> Any:
+    shape = kernel.aval.shape
+    own = options.of_kernel(gradient.shape[1:3], inputs.shape[1:3], shape[:2])
+
+    def on_cpu(gradient: jax.Array, inputs: jax.Array) -> jax.Array:
+        images, window = inputs.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3)  # batch is what is summed over
+        return _conv_p.bind(images, window, options=own).transpose(1, 2, 0, 3)
+
+    def elsewhere(gradient: jax.Array, inputs: jax.Array) -> jax.Array:
+        like = jax.ShapeDtypeStruct(shape, kernel.aval.dtype)
+        return jax.linear_transpose(lambda w: options.reference(inputs, w), like)(gradient)[0]
+
+    return lax.platform_dependent(gradient, inputs, cpu=on_cpu, default=elsewhere)
+
+
+def _lower_on_cpu(inputs: Any, kernel: Any, *, options: _Options) -> Any:
+    """Where channels are few, one more in the output brings in the fast library."""
+    in_channels, out_channels = kernel.shape[2:]
+    more = _CHANNELS_OF_LIBRARY - out_channels
+    if in_channels not in range(_FEWEST_CHANNELS, _CHANNELS_OF_LIBRARY) or more <= 0 or kernel.shape[:2] == (1, 1):
+        return options.reference(inputs, kernel)
+    return options.reference(inputs, jnp.pad(kernel, ((0, 0), (0, 0), (0, 0), (0, more))))[..., :out_channels]
+
+
+def _batched(arrays: Sequence[Any], axes: Sequence[Any], *, options: _Options) -> tuple[Any, int]:
+    """Under `vmap` over images alone, the batches are one; over kernels, JAX's rule (grouped convolution) serves."""
+    inputs, kernel = arrays
+    axis, kernel_axis = axes
+    if kernel_axis is None:
+        inputs = jnp.moveaxis(inputs, axis, 0)
+        y = _conv_p.bind(inputs.reshape(-1, *inputs.shape[2:]), kernel, options=options)
+        return y.reshape(*inputs.shape[:2], *y.shape[1:]), 0
+    return jax.vmap(options.reference, tuple(axes))(inputs, kernel), 0
+
+
+def _abstract(inputs: Any, kernel: Any, *, options: _Options) -> Any:
+    out = jax.eval_shape(options.reference, *(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (inputs, kernel)))
+    return inputs.update(shape=out.shape, dtype=out.dtype)
+
+
+_conv_p.def_impl(lambda *arrays, options: jax.jit(partial(_conv_p.bind, options=options))(*arrays))
+_conv_p.def_abstract_eval(_abstract)
+ad.defbilinear(_conv_p, _gradient_of_inputs, _gradient_of_kernel)
+batching.primitive_batchers[_conv_p] = _batched
+mlir.register_lowering(
+    _conv_p, mlir.lower_fun(lambda x, w, *, options: options.reference(x, w), multiple_results=False)
+)
+mlir.register_lowering(_conv_p, mlir.lower_fun(_lower_on_cpu, multiple_results=False), platform="cpu")
+
+
+def _pair(values: Sequence[int]) -> Pair:
+    first, second = (int(v) for v in values)
+    return first, second
+
+
+def _pads(padding: Sequence[Sequence[int]]) -> Pads:
+    first, second = (_pair(p) for p in padding)
+    return first, second

@@ -1,0 +1,201 @@
+"""The convolution primitive against `jax.lax`: values, gradients of both modes and orders, `vmap`, loops, lowerings."""
+
+import functools
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from jax import lax
+
+from cnnlab.layers import conv_general_dilated
+from cnnlab.layers.dense_convolution import dense_conv
+from cnnlab.layers.finished import finished, finished_gradient
+
+# Two float32 sums of up to some thousand terms in different order, relative to the largest number of the result.
+FLOAT32 = 1e-5
+BFLOAT16 = 2**-6  # two units of a number with 8 bits
+ONE = (1, 1)
+
+
+def with_lax(
+    inputs: Any, kernel: Any, strides=ONE, padding=((1, 1), (1, 1)), lhs_dilation=ONE, rhs_dilation=ONE
+) -> Any:
+    numbers = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(
+        inputs, kernel, strides, padding, lhs_dilation, rhs_dilation, dimension_numbers=numbers
+    )
+
+
+def ours(inputs, kernel, strides=ONE, padding=((1, 1), (1, 1)), lhs_dilation=ONE, rhs_dilation=ONE):
+    options = {"strides": strides, "padding": padding, "lhs_dilation": lhs_dilation, "rhs_dilation": rhs_dilation}
+    return dense_conv(inputs, kernel, **options)
+
+
+def normal(*shapes: tuple[int, ...], dtype: Any = jnp.float32) -> list[jax.Array]:
+    rng = np.random.default_rng(0)
+    return [jnp.asarray(rng.standard_normal(shape), dtype) for shape in shapes]
+
+
+def assert_close(got: Any, expected: Any, tolerance: float = FLOAT32) -> None:
+    """Every number within `tolerance` times the largest of the expected array."""
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        assert (a.shape, a.dtype) == (b.shape, b.dtype)
+        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        assert np.abs(a - b).max() <= tolerance * np.abs(b).max()
+
+
+def objective(conv: Callable) -> Callable:
+    """A number that depends on the convolution in a curved way, so that derivatives of any order are not zero."""
+    return lambda inputs, kernel: jnp.sin(conv(inputs, kernel)).sum()
+
+
+def both(transform: Callable, **options: Any) -> tuple[Any, Any]:
+    """What a transformation gives for our convolution and for that of lax, on the same small arrays."""
+    arrays = normal((2, 6, 5, 3), (3, 3, 3, 4))
+    results = [transform(objective(functools.partial(conv, **options)), *arrays) for conv in (ours, with_lax)]
+    return results[0], results[1]
+
+
+sides, pads = st.integers(1, 9), st.tuples(st.integers(-1, 3), st.integers(-1, 3))
+pairs = st.tuples(st.integers(1, 3), st.integers(1, 2))
+
+
+@settings(max_examples=30)
+@given(
+    st.tuples(st.integers(1, 2), sides, sides, st.sampled_from([1, 2, 9, 17])),
+    st.tuples(st.integers(1, 4), st.integers(1, 3), st.sampled_from([1, 3, 18])),
+    st.tuples(pairs, st.tuples(pads, pads), pairs, pairs),
+    st.sampled_from([(jnp.float32, FLOAT32), (jnp.bfloat16, BFLOAT16)]),
+)
+def test_values_and_gradients_are_those_of_lax(shape: Any, sizes: Any, options: Any, kind: Any) -> None:
+    dtype, tolerance = kind
+    kernel_shape = (*sizes[:2], shape[-1], sizes[2])
+    like = [jax.ShapeDtypeStruct(s, dtype) for s in (shape, kernel_shape)]
+    try:
+        out = jax.eval_shape(lambda x, w: with_lax(x, w, *options), *like).shape
+    except (ValueError, TypeError):
+        out = (0,)
+    assume(min(out) > 0)
+    inputs, kernel, direction = normal(shape, kernel_shape, out, dtype=dtype)
+
+    def run(conv: Callable) -> Any:
+        @jax.jit
+        def program(inputs: Any, kernel: Any, direction: Any) -> Any:
+            value, pull = jax.vjp(lambda x, w: conv(x, w, *options), inputs, kernel)
+            return value, *pull(direction)
+
+        return program(inputs, kernel, direction)
+
+    assert_close(run(ours), run(with_lax), tolerance)
+
+
+def test_forward_mode_second_order_and_mixed_order_are_those_of_lax() -> None:
+    strided = {"strides": (2, 1), "rhs_dilation": (1, 2)}
+
+    def derivatives(f: Callable, x: Any, w: Any) -> Any:
+        gradient = jax.grad(f, (0, 1))
+        forward = jax.jvp(f, (x, w), (x, w))
+        over_reverse = jax.jvp(gradient, (x, w), (x, w))
+        twice = jax.grad(lambda w: (gradient(x, w)[1] ** 2).sum())(w)
+        return jax.jit(lambda: (forward, over_reverse, twice))()
+
+    assert_close(*both(derivatives, **strided), 10 * FLOAT32)  # sums of sums
+
+
+@pytest.mark.parametrize("axes", [(0, 0), (0, None), (None, 0)])
+def test_vmap_over_images_kernels_or_both_is_that_of_lax(axes: Any) -> None:
+    def mapped(f: Callable, x: Any, w: Any) -> Any:
+        x, w = (jnp.stack([a, 2 * a]) if axis == 0 else a for a, axis in zip((x, w), axes, strict=True))
+        return jax.jit(jax.vmap(jax.value_and_grad(f, (0, 1)), axes))(x, w)
+
+    assert_close(*both(mapped))
+
+
+def test_a_loop_trains_as_steps_one_by_one_do() -> None:
+    def train(f: Callable, x: Any, w: Any) -> Any:
+        step = lambda w: w - 0.01 * jax.grad(f, 1)(x, w)  # noqa: E731
+        return jax.jit(lambda w: lax.fori_loop(0, 3, lambda _, w: step(w), w))(w)
+
+    def train_by_steps(f: Callable, x: Any, w: Any) -> Any:
+        for _ in range(3):
+            w = w - 0.01 * jax.grad(f, 1)(x, w)
+        return w
+
+    assert_close(both(train)[0], both(train_by_steps)[1])
+
+
+def lowered(platform: str, function: Callable, *shapes: tuple[int, ...]) -> str:
+    arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    return jax.jit(function).trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
+
+
+def layouts(text: str) -> set[str]:
+    return set(re.findall(r"dim_numbers = (\[[^\]]*\]x\[[^\]]*\]->\[[^\]]*\])", text))
+
+
+SHAPES = ((8, 16, 16, 32), (3, 3, 32, 32))
+
+
+def test_on_cpu_every_convolution_of_a_gradient_is_in_the_order_the_fast_kernels_take() -> None:
+    gradient = jax.grad(objective(ours), (0, 1))
+    assert layouts(lowered("cpu", gradient, *SHAPES)) == {"[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"}
+    assert len(layouts(lowered("cpu", jax.grad(objective(with_lax), (0, 1)), *SHAPES))) > 1  # negative control
+
+
+def test_on_cuda_the_gradient_is_that_of_lax_and_nothing_loops() -> None:
+    text, reference = (lowered("cuda", jax.grad(objective(f), (0, 1)), *SHAPES) for f in (ours, with_lax))
+    assert layouts(text) == layouts(reference)
+    assert "while" not in text and "while" in lowered("cpu", objective(ours), *SHAPES)
+
+
+def test_few_channels_become_one_more_than_xla_keeps_to_itself() -> None:
+    text = lowered("cpu", ours, (8, 16, 16, 16), (3, 3, 16, 16))
+    assert "tensor<3x3x16x17xf32>" in text
+    assert "tensor<3x3x17x17xf32>" not in lowered("cpu", ours, (8, 16, 16, 17), (3, 3, 17, 16))
+
+
+def test_the_layer_uses_the_primitive_unless_there_are_groups() -> None:
+    def layer(groups: int) -> Callable:
+        options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "feature_group_count": groups}
+        return lambda x, w: conv_general_dilated(x, w, (1, 1), "SAME", **options)
+
+    dense = str(jax.make_jaxpr(layer(1))(*normal(*SHAPES)))
+    grouped = str(jax.make_jaxpr(layer(2))(*normal(SHAPES[0], (3, 3, 16, 32))))
+    assert "dense_conv" in dense and "dense_conv" not in grouped
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_finished_array_is_itself_to_the_bit(dtype: Any) -> None:
+    odd = [0.0, -0.0, 1.0, -1e38, 1e38, np.inf, -np.inf, 1e-37, 3.0]
+    for first in (1.0, np.nan):  # a NaN in the first place makes the loop turn
+        x = jnp.asarray([first, *odd], dtype)
+        for function in (finished, finished_gradient):
+            assert np.asarray(jax.jit(function)(x)).tobytes() == np.asarray(x).tobytes()
+
+
+def test_finished_arrays_pass_gradients_of_both_modes_on() -> None:
+    x = jnp.arange(1.0, 4.0)
+    for function in (finished, finished_gradient):
+        f = lambda x, function=function: (function(x) ** 3).sum()  # noqa: E731
+        np.testing.assert_allclose(jax.jit(jax.grad(f))(x), 3 * x**2, rtol=1e-6)
+        np.testing.assert_allclose(jax.jvp(f, (x,), (x,))[1], 3 * (x**3).sum(), rtol=1e-6)
+        np.testing.assert_allclose(jax.jit(jax.hessian(f))(x), np.diag(6 * x), rtol=1e-6)
+        np.testing.assert_allclose(jax.vmap(jax.grad(f))(x[:, None])[:, 0], 3 * x**2, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("function", "forward"), [(finished, True), (finished_gradient, False)])
+def test_only_the_direction_that_is_named_waits_and_only_on_cpu(function: Callable, forward: bool) -> None:
+    gradient = jax.grad(lambda x: (3 * function(x)).sum())
+    assert ("while" in lowered("cpu", function, (4,))) == forward
+    assert ("while" in lowered("cpu", gradient, (4,))) == (not forward)
+    assert "while" not in lowered("cuda", function, (4,)) + lowered("cuda", gradient, (4,))
+
+
+def test_an_empty_array_is_finished() -> None:
+    assert jax.jit(finished)(jnp.zeros((0, 3))).shape == (0, 3)
