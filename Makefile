@@ -9,6 +9,7 @@ BIN := .venv/bin
 RUN := .venv/.installed-run
 TEST := .venv/.installed-test
 DOCS := .venv/.installed-docs
+TORCH := .venv/.installed-torch
 
 # The first Python on the path that starts, is at least 3.11 and can make virtual environments.
 USABLE := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
@@ -20,7 +21,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3 python; do \
 WORKERS ?= 2
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: help run test test-slow test-real lint format types docs clean
+.PHONY: help run test test-slow test-real torch lint format types docs clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -37,6 +38,8 @@ test-slow: $(TEST) ## Run the tests that take longer than about 20 s
 
 test-real: $(TEST) ## Run every test that needs the real CIFAR-10
 	@$(PYTEST) -m real_data $(ARGS) || [ $$? -eq 5 ]
+
+torch: $(TORCH) ## Install PyTorch for CPUs, which some tests and the benchmarks compare with
 
 lint: $(TEST) ## Check style and format
 	@$(BIN)/python -m ruff check .
@@ -75,6 +78,12 @@ $(RUN): pyproject.toml | $(BIN)/python
 $(TEST): pyproject.toml | $(BIN)/python
 	@echo "Installing cnnlab and its test tools into .venv ..."
 	@$(PIP) -e '.[test]' && touch $@ $(RUN)
+
+# PyTorch's own index has the build for CPUs alone, which pip prefers to the much larger one of the same version; where
+# that index cannot be reached, pip takes what the usual one has.
+$(TORCH): pyproject.toml | $(BIN)/python
+	@echo "Installing PyTorch into .venv ..."
+	@$(PIP) --retries 0 -e '.[bench]' --extra-index-url https://download.pytorch.org/whl/cpu && touch $@ $(RUN)
 
 $(DOCS): pyproject.toml | $(BIN)/python
 	@echo "Installing cnnlab and Sphinx into .venv ..."

@@ -1,6 +1,6 @@
 """All architectures on one table: cost, compile time, speed and memory, each beside its twin in PyTorch.
 
-    python benchmarks/architectures.py                          # all of them
+    python benchmarks/architectures.py                          # all of them, about half an hour on two cores
     python benchmarks/architectures.py --only resnet18 vgg16    # some
     python benchmarks/architectures.py --resume                 # go on after an interruption, in the same environment
     python benchmarks/architectures.py --torch-compile          # beside PyTorch compiled, minutes per network on a CPU
@@ -13,11 +13,11 @@ architecture; one that fails is noted and does not stop the others. benchmarks/R
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import shutil
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from measure import (
     BenchmarkError,
     Worker,
     cpus,
+    expect_torch,
     ratios,
     rotated,
     say,
@@ -44,6 +45,7 @@ SCRIPTS = {"cnnlab": "architectures_jax.py", "torch": "architectures_torch.py"}
 # Images per step, by device, for images below 64 pixels and for larger ones.
 BATCH = {"cpu": (64, 4), "gpu": (1024, 128)}
 SMALL = 64
+LIMIT = 900  # seconds; a contender that needs longer for an answer, its compilation included, has failed
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -78,17 +80,19 @@ def run(args: argparse.Namespace) -> None:
     """Do what the options say."""
     if args.rounds < 1 or args.seconds <= 0 or (args.batch or 1) < 1:
         raise BenchmarkError("Expected --rounds, --batch and --seconds above zero.")
-    if not args.no_torch and importlib.util.find_spec("torch") is None:
-        raise BenchmarkError("Expected PyTorch as the peer, got none; do pip install torch==2.13.0 or pass --no-torch.")
+    if not args.no_torch:
+        expect_torch()
     names = _names(args.only or ["*"])
     settings = _settings(args)
     facts = environment_facts()
     done = earlier(args.out, settings, facts) if args.resume else {}
+    say(f"{len(names)} architectures: {args.out} holds what is measured after each, and --resume goes on from it")
     for number, name in enumerate(names, start=1):
         if name in done and not any("error" in done[name].get(side, {}) for side in SCRIPTS):
             continue
-        say(f"{number} of {len(names)}: {name}")
+        start = time.perf_counter()
         done[name] = {**measure(name, settings), "measured_under": facts}
+        say(f"{number} of {len(names)}: {name}, {time.perf_counter() - start:.0f} s")
         ordered = {known: done[known] for known in list_models() if known in done}
         content = {"settings": settings, "architectures": ordered}
         write_json(args.out, "architectures", content, **versions("torch"))
@@ -158,26 +162,31 @@ def measure(name: str, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _take_turns(contenders: list[str], task: dict[str, Any], rounds: int) -> dict[str, list[dict[str, Any]] | str]:
-    """Return the answers of each contender, or why there are none. The warm-up is not among them."""
+    """Return the answers of each contender that has this network, or why there are none."""
     workers: dict[str, Worker] = {}
-    answers: dict[str, list[dict[str, Any]]] = {side: [] for side in contenders}
-    failed: dict[str, str] = {}
+    found: dict[str, list[dict[str, Any]] | str] = {}
+
+    def take_turn(side: str) -> None:
+        """Let a contender warm up at first, then answer; a failure is its last turn."""
+        try:
+            if side not in workers:
+                workers[side] = Worker(side, SCRIPTS[side], task)
+                if workers[side].ask("warm up", limit=LIMIT)["ready"]:
+                    found[side] = []
+            elif isinstance(answers := found.get(side), list):
+                answers.append(workers[side].ask("run", limit=LIMIT))
+        except BenchmarkError as error:
+            say(f"  {error}")
+            found[side] = str(error)
+
     try:
         for order in [contenders, *rotated(contenders, rounds)]:
             for side in order:
-                if side in failed:
-                    continue
-                try:
-                    if side not in workers:
-                        workers[side] = Worker(side, SCRIPTS[side], task)
-                    answers[side].append(workers[side].ask("run"))
-                except BenchmarkError as error:
-                    say(f"  {error}")
-                    failed[side] = str(error)
+                take_turn(side)
     finally:
         for worker in workers.values():
             worker.close()
-    return {side: failed.get(side) or answers[side][1:] for side in contenders}
+    return found
 
 
 def describe(side: str, answers: list[dict[str, Any]] | str, facts: dict[str, Any]) -> dict[str, Any]:
@@ -190,7 +199,15 @@ def describe(side: str, answers: list[dict[str, Any]] | str, facts: dict[str, An
     if last["loss"] is None:
         return {"error": f"Expected the loss of {side} to be finite."}
     batch = facts["batch_size"]
-    kept = ("compile_seconds", "forward_compile_seconds", "layout", "update", "trial_seconds", "device")
+    kept = (
+        "compile_seconds",
+        "forward_compile_seconds",
+        "layout",
+        "update",
+        "trial_seconds",
+        "program_bytes",
+        "device",
+    )
     return {
         "forward_images_per_second": summary([batch / answer["forward_seconds"] for answer in answers]),
         "train_images_per_second": summary([batch / answer["train_seconds"] for answer in answers]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,8 @@ UNITS = (
     "Memory, in MB: {memory}."
 )
 _MEMORY = {
-    "cpu": "for cnnlab what XLA says the compiled training step holds (arguments, outputs and temporaries; what they "
-    "share counts once); for PyTorch by how much the resident memory of the process exceeded, at most while the passes "
-    "ran, what it was before the network was built. Two measures: they say how much, not which is less",
+    "cpu": "by how much the resident memory of the process exceeded, at most while the passes ran, what it was before "
+    "the network was built, compiled programs included",
     "gpu": "the most that was allocated at once, by JAX's allocator since the process began, compilation included, by "
     "PyTorch's in the passes",
 }
@@ -119,7 +119,8 @@ def draw_chart(result: dict[str, Any], path: Path) -> None:
     kinds = list(dict.fromkeys(map(_kind, entries)))
     colors = dict(zip(kinds, itertools.cycle((*CYCLE, SOFT)), strict=False))
     with drawing_style():
-        figure = new_figure(5.6 * len(sizes), 5.2)
+        inches = 5.6 * len(sizes)
+        figure = new_figure(inches, 5.2)
         for axes, size in zip(figure.subplots(1, len(sizes), squeeze=False)[0], sizes, strict=True):
             points = {name: point for name, point in entries.items() if point[3]["image_size"] == size}
             axes.set(xscale="log", yscale="log", title=f"{size} x {size} pixels")
@@ -135,8 +136,9 @@ def draw_chart(result: dict[str, Any], path: Path) -> None:
                 axes.scatter(cost, speed, s=area, color=colors[_kind(name)], alpha=0.75, edgecolor="white", lw=0.5)
             axes.margins(x=0.25, y=0.12)
             _label(figure, axes, {name: point[:2] for name, point in points.items()})
-        areas = "The area of a point grows with the number of parameters. "
-        figure.supxlabel(areas + describe_run(result), fontsize=7.5, x=0.01, ha="left")
+        caption = f"The area of a point grows with the number of parameters. {describe_run(result)}"
+        caption = textwrap.fill(caption, int(18 * inches))  # so many letters of this size fit in an inch
+        figure.supxlabel(caption, fontsize=7.5, x=0.01, ha="left")
         save_figure(figure, path)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from architecture_task import MOMENTUM, RATE, Pass, forget_peak, make_batch, peak_bytes, resident_bytes
-from torch_networks import torch_network
+from torch_networks import BUILDERS, torch_network
 
 LAYOUTS = {"NCHW": torch.contiguous_format, "channels-last": torch.channels_last}
 # How SGD updates: all in one kernel, or by PyTorch's choice, which is a loop (foreach) over the parameters.
@@ -25,6 +25,8 @@ UPDATES = {"fused": {"fused": True}, "default": {}}
 def run(channel: Channel) -> None:
     """Choose layout and update, then time a pass of forward and one of training steps per request."""
     options = channel.options
+    if options["name"] not in BUILDERS:  # it has no twin
+        channel.answer(ready=False)
     torch.set_num_threads(options["threads"])
     torch.manual_seed(0)
     on_gpu = options["device"] == "gpu"
@@ -32,7 +34,7 @@ def run(channel: Channel) -> None:
     if on_gpu:  # as JAX does by default: tensor cores for float32 too, kernels chosen by trial
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True
-    torch.zeros(1, device=device)
+    wake(device)
     before = resident_bytes()
     network = torch_network(options["name"], options["num_classes"], image_size=options["image_size"]).to(device)
     called = torch.compile(network, dynamic=False) if options["torch_compile"] else network
@@ -105,6 +107,7 @@ def run(channel: Channel) -> None:
         torch.cuda.reset_peak_memory_stats()
     forward_pass = Pass(forward_step, wait, options["seconds"], network.eval)
     train_pass = Pass(train_step, wait, options["seconds"], network.train)
+    channel.answer(ready=True)
     while True:
         forward, training = forward_pass(), train_pass()
         channel.answer(
@@ -120,6 +123,12 @@ def run(channel: Channel) -> None:
             **({"compile_seconds": compiled} if options["torch_compile"] else {}),
             device=torch.cuda.get_device_name() if on_gpu else "cpu",
         )
+
+
+def wake(device: torch.device) -> None:
+    """Run a gradient, so that what PyTorch loads for that is not counted as the network's memory."""
+    kernel = torch.zeros(4, 3, 3, 3, device=device, requires_grad=True)
+    F.conv2d(torch.zeros(1, 3, 8, 8, device=device), kernel).sum().backward()
 
 
 if __name__ == "__main__":

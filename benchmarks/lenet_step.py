@@ -10,7 +10,6 @@ images while all others sleep; benchmarks/README.md tells what is timed and how 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import sys
@@ -23,6 +22,7 @@ from measure import (
     BenchmarkError,
     Worker,
     cpus,
+    expect_torch,
     ratios,
     rotated,
     say,
@@ -41,7 +41,7 @@ STEPS_THAT_LEARN = 1000
 
 def main(arguments: list[str] | None = None) -> None:
     """Read the options, measure, print the table, write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5, help="times each contender is timed (5)")
     parser.add_argument("--steps", type=int, default=500, help="training steps of 32 images per time (500)")
     parser.add_argument("--threads", type=int, default=2, help="CPUs and threads of each contender (2)")
@@ -57,10 +57,8 @@ def main(arguments: list[str] | None = None) -> None:
         names = [name for name in names if name in JAX or not args.no_torch]
         if not names:
             raise BenchmarkError("Expected at least one contender, got none; do leave out --only or --no-torch.")
-        if set(names) & set(TORCH) and importlib.util.find_spec("torch") is None:
-            raise BenchmarkError(
-                "Expected PyTorch as the peer, got none; do install it (pip install torch==2.13.0) or pass --no-torch."
-            )
+        if set(names) & set(TORCH):
+            expect_torch()
         os.environ["JAX_PLATFORMS"] = "cpu"
         contenders = measure(names, rounds=args.rounds, steps=args.steps, threads=args.threads)
     except BenchmarkError as error:

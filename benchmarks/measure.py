@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -55,6 +56,14 @@ def ratios(values: Mapping[str, Sequence[float]], peers: Sequence[str]) -> dict[
     return {name: summary([v / b for v, b in zip(of, best, strict=True)]) for name, of in values.items()}
 
 
+def expect_torch() -> None:
+    """Raise BenchmarkError where PyTorch is not installed."""
+    if importlib.util.find_spec("torch") is None:
+        raise BenchmarkError(
+            "Expected PyTorch as the peer, got none; do install it (pip install torch==2.13.0) or pass --no-torch."
+        )
+
+
 def cpus(threads: int) -> list[int]:
     """Return the first `threads` of the CPUs this process may use; BenchmarkError where there are fewer."""
     allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
@@ -85,17 +94,28 @@ class Worker:
             text=True,
         )
 
-    def ask(self, request: str) -> dict[str, Any]:
-        """Send a request and wait for its answer; BenchmarkError with its last words when the worker dies."""
+    def ask(self, request: str, *, limit: float | None = None) -> dict[str, Any]:
+        """Send a request and wait for its answer.
+
+        BenchmarkError with its last words when the worker dies, or when it needs more than `limit` seconds, after
+        which it is killed.
+        """
         assert self._process.stdin is not None and self._process.stdout is not None
         try:
             self._process.stdin.write(json.dumps({"request": request}) + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             pass  # it died; the empty line below says so
+        too_late = threading.Event()
+        timer = threading.Timer(limit or 0, lambda: (too_late.set(), self._process.kill()))
+        if limit is not None:
+            timer.start()
         line = self._process.stdout.readline()
+        timer.cancel()
         if not line:
             self._process.wait()
+            if too_late.is_set():
+                raise BenchmarkError(f"{self.name} stopped: no answer within {limit:g} seconds")
             raise BenchmarkError(f"{self.name} stopped: {self._last_words()}")
         return json.loads(line)
 
@@ -164,7 +184,9 @@ def write_json(path: Path, benchmark: str, measured: Mapping[str, Any], **enviro
 
     content = {"benchmark": benchmark, "environment": {**describe_environment(), **environment}, **measured}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    whole = path.with_name(f".{path.name}.new")  # an interruption leaves the old file, not half a new one
+    whole.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    whole.replace(path)
 
 
 def update_page(page: Path, name: str, text: str, *, code: bool = True) -> None:

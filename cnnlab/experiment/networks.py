@@ -16,6 +16,7 @@ from cnnlab.layers import Standardized
 from cnnlab.models.registry import SMALL_IMAGES, plain
 from cnnlab.training import RunFolderError
 from cnnlab.training.checks import count_classes
+from cnnlab.training.precision import set_precision
 from cnnlab.training.state import split_model
 
 _LABELS = ("classes", "image_shape")
@@ -45,6 +46,22 @@ def unwrapped(network: nnx.Module) -> tuple[nnx.Module, dict[str, list[float]] |
     return network.network, {"mean": network.mean[...].tolist(), "std": network.std[...].tolist()}
 
 
+def as_built(network: nnx.Module) -> nnx.Module:
+    """Return a network in the precision of its builder, where a recipe's precision is all that has changed since."""
+    name, options = getattr(network, "made_by", ("", "null"))
+    record = {"name": name, "options": json.loads(options)}
+    if record["options"] is None:
+        return network
+    built = nnx.eval_shape(lambda: build_network(record, 0))
+    if _anatomy(network) != _anatomy(set_precision(built, "bfloat16")):
+        return network
+    network = nnx.clone(network)
+    for (_, module), (_, model) in zip(nnx.iter_modules(network), nnx.iter_modules(built), strict=True):
+        if hasattr(model, "dtype"):
+            module.dtype = model.dtype  # pyright: ignore[reportAttributeAccessIssue]
+    return network
+
+
 def record_model(network: nnx.Module) -> dict[str, Any]:
     """Return name and options where building by them gives a network just alike, else the class and no options."""
     name, options = getattr(network, "made_by", ("", "null"))
@@ -66,7 +83,7 @@ def _anatomy(network: nnx.Module) -> Any:
 
 def expect_fitting(network: nnx.Module, dataset: Dataset) -> None:
     """Raise ValueError when a network (abstract will do) cannot take the images, or has not a logit for each class."""
-    got = count_classes(*split_model(network), dataset.image_shape)
+    got = count_classes(network, dataset.image_shape)
     if got != dataset.num_classes:
         raise ValueError(
             f"Expected a network for the {dataset.num_classes} classes of {dataset.name}, got one with {got} outputs; "

@@ -4,6 +4,8 @@ from .alexnet import AlexNet as AlexNet
 from .alexnet import alexnet as alexnet
 from .alexnet import alexnet_cifar as alexnet_cifar
 from .alexnet import alexnet_single as alexnet_single
+from .cifarnet import CifarNet as CifarNet
+from .cifarnet import cifarnet as cifarnet
 from .convnet4 import ConvNet4 as ConvNet4
 from .convnet4 import convnet4 as convnet4
 from .feature_maps import feature_maps as feature_maps

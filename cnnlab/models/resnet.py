@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -136,109 +137,65 @@ class ResNet(nnx.Module):
 
 
 def register_variant(
-    build: Builder, name: str, summary: str, *, input_size: int, small_images: Mapping[str, str] | None = None
+    name: str,
+    summary: str,
+    block: Block,
+    depths: Sequence[int],
+    options: Sequence[str],
+    *,
+    input_size: int,
+    small_images: Mapping[str, str] | None = None,
+    module: str = __name__,
+    **given: Any,
 ) -> Builder:
-    """Register a builder that a function made, with the name and the docstring that a `def` would give it."""
+    """Register `ResNet(block, depths, **given)` as a builder of its own, with a few of the class' options.
+
+    Args:
+        name: of the builder.
+        summary: its docstring.
+        block: see `ResNet`.
+        depths: see `ResNet`.
+        options: what the builder takes besides `num_classes`, `in_channels`, `dtype` and `rngs`, in this order; others
+            are refused.
+        input_size: see `register_model`.
+        small_images: see `register_model`.
+        module: where the builder is defined.
+        **given: arguments of `ResNet`; for one of the options, its default.
+    """
+    known = inspect.signature(ResNet.__init__).parameters
+    taken = [known[key] for key in ("num_classes", "in_channels", *options, "dtype", "rngs")]
+    taken = [p.replace(default=given[p.name]) if p.name in given else p for p in taken]
+    signature = inspect.Signature(taken, return_annotation="nnx.Module")
+
+    def build(*args: Any, **kwargs: Any) -> nnx.Module:
+        bound = signature.bind(*args, **kwargs)
+        return ResNet(block, depths, *bound.args, **{**given, **bound.kwargs})
+
     build.__name__ = build.__qualname__ = name
-    build.__doc__ = summary
+    build.__doc__, build.__module__ = summary, module
+    build.__signature__ = signature  # pyright: ignore[reportFunctionMemberAccess]
     return register_model(family="resnet", input_size=input_size, paper=_PAPER, small_images=small_images)(build)
 
 
-def _of_basic_blocks(name: str, depths: Sequence[int]) -> Builder:
-    def build(
-        num_classes: int = 10,
-        *,
-        in_channels: int = 3,
-        stem: Stem = "imagenet",
-        shortcut: Shortcut = "B",
-        stochastic_depth: float = 0.0,
-        squeeze_excite: bool = False,
-        dtype: Dtype | None = None,
-        rngs: nnx.Rngs,
-    ) -> nnx.Module:
-        return ResNet(
-            "basic",
-            depths,
-            num_classes,
-            in_channels=in_channels,
-            stem=stem,
-            shortcut=shortcut,
-            stochastic_depth=stochastic_depth,
-            squeeze_excite=squeeze_excite,
-            dtype=dtype,
-            rngs=rngs,
-        )
-
-    summary = f"Residual network: {_words(depths)} basic blocks."
-    return register_variant(build, name, summary, input_size=224, small_images=_SMALL_IMAGES)
-
-
-def _of_bottlenecks(name: str, depths: Sequence[int]) -> Builder:
-    def build(
-        num_classes: int = 10,
-        *,
-        in_channels: int = 3,
-        stem: Stem = "imagenet",
-        shortcut: Shortcut = "B",
-        stride_in: StrideIn = "3x3",
-        stochastic_depth: float = 0.0,
-        squeeze_excite: bool = False,
-        dtype: Dtype | None = None,
-        rngs: nnx.Rngs,
-    ) -> nnx.Module:
-        return ResNet(
-            "bottleneck",
-            depths,
-            num_classes,
-            in_channels=in_channels,
-            stem=stem,
-            shortcut=shortcut,
-            stride_in=stride_in,
-            stochastic_depth=stochastic_depth,
-            squeeze_excite=squeeze_excite,
-            dtype=dtype,
-            rngs=rngs,
-        )
-
-    summary = f"Residual network: {_words(depths)} bottleneck blocks."
-    return register_variant(build, name, summary, input_size=224, small_images=_SMALL_IMAGES)
+def _residual(name: str, block: Block, depths: Sequence[int]) -> Builder:
+    of_bottlenecks = ("stride_in",) if block == "bottleneck" else ()
+    options = ("stem", "shortcut", *of_bottlenecks, "stochastic_depth", "squeeze_excite")
+    summary = f"Residual network: {', '.join(map(str, depths[:-1]))} and {depths[-1]} {block} blocks."
+    return register_variant(name, summary, block, depths, options, input_size=224, small_images=_SMALL_IMAGES)
 
 
 def _plain(name: str, depths: Sequence[int]) -> Builder:
-    def build(
-        num_classes: int = 10,
-        *,
-        in_channels: int = 3,
-        stem: Stem = "imagenet",
-        squeeze_excite: bool = False,
-        dtype: Dtype | None = None,
-        rngs: nnx.Rngs,
-    ) -> nnx.Module:
-        return ResNet(
-            "basic",
-            depths,
-            num_classes,
-            skip=False,
-            in_channels=in_channels,
-            stem=stem,
-            squeeze_excite=squeeze_excite,
-            dtype=dtype,
-            rngs=rngs,
-        )
-
-    twin = name.replace("plain", "resnet")
-    summary = f"Plain twin of {twin}: the same without skip connections."
-    return register_variant(build, name, summary, input_size=224, small_images=_SMALL_IMAGES)
+    summary = f"Plain twin of {name.replace('plain', 'resnet')}: the same without skip connections."
+    options = ("stem", "squeeze_excite")
+    return register_variant(
+        name, summary, "basic", depths, options, input_size=224, small_images=_SMALL_IMAGES, skip=False
+    )
 
 
-def _words(depths: Sequence[int]) -> str:
-    return f"{', '.join(map(str, depths[:-1]))} and {depths[-1]}"
-
-
-resnet18 = _of_basic_blocks("resnet18", (2, 2, 2, 2))
-resnet34 = _of_basic_blocks("resnet34", (3, 4, 6, 3))
-resnet50 = _of_bottlenecks("resnet50", (3, 4, 6, 3))
-resnet101 = _of_bottlenecks("resnet101", (3, 4, 23, 3))
-resnet152 = _of_bottlenecks("resnet152", (3, 8, 36, 3))
+resnet18 = _residual("resnet18", "basic", (2, 2, 2, 2))
+resnet34 = _residual("resnet34", "basic", (3, 4, 6, 3))
+resnet50 = _residual("resnet50", "bottleneck", (3, 4, 6, 3))
+resnet101 = _residual("resnet101", "bottleneck", (3, 4, 23, 3))
+resnet152 = _residual("resnet152", "bottleneck", (3, 8, 36, 3))
 plain18 = _plain("plain18", (2, 2, 2, 2))
 plain34 = _plain("plain34", (3, 4, 6, 3))

@@ -2,72 +2,24 @@
 
 from __future__ import annotations
 
-from flax import nnx
-from flax.typing import Dtype
-
-from cnnlab.layers.residual import Shortcut
+from typing import Any
 
 from .registry import Builder
-from .resnet import ResNet, register_variant
+from .resnet import register_variant
 
-_WIDTH = 16
+_COMMON: dict[str, Any] = dict(input_size=32, module=__name__, width=16, stem="cifar")
 
 
 def _residual(name: str, blocks: int) -> Builder:
     """The network of 6n + 2 layers: n basic blocks of 16, 32 and 64 filters on 32, 16 and 8 pixels."""
-
-    def build(
-        num_classes: int = 10,
-        *,
-        in_channels: int = 3,
-        shortcut: Shortcut = "A",
-        stochastic_depth: float = 0.0,
-        squeeze_excite: bool = False,
-        dtype: Dtype | None = None,
-        rngs: nnx.Rngs,
-    ) -> nnx.Module:
-        return ResNet(
-            "basic",
-            (blocks,) * 3,
-            num_classes,
-            width=_WIDTH,
-            stem="cifar",
-            in_channels=in_channels,
-            shortcut=shortcut,
-            stochastic_depth=stochastic_depth,
-            squeeze_excite=squeeze_excite,
-            dtype=dtype,
-            rngs=rngs,
-        )
-
+    options = ("shortcut", "stochastic_depth", "squeeze_excite")
     summary = f"Residual network for CIFAR: 3 stages of {blocks} basic blocks, 16 to 64 filters."
-    return register_variant(build, name, summary, input_size=32)
+    return register_variant(name, summary, "basic", (blocks,) * 3, options, shortcut="A", **_COMMON)
 
 
 def _plain(name: str, blocks: int) -> Builder:
-    def build(
-        num_classes: int = 10,
-        *,
-        in_channels: int = 3,
-        squeeze_excite: bool = False,
-        dtype: Dtype | None = None,
-        rngs: nnx.Rngs,
-    ) -> nnx.Module:
-        return ResNet(
-            "basic",
-            (blocks,) * 3,
-            num_classes,
-            width=_WIDTH,
-            stem="cifar",
-            skip=False,
-            in_channels=in_channels,
-            squeeze_excite=squeeze_excite,
-            dtype=dtype,
-            rngs=rngs,
-        )
-
-    twin = name.replace("plain", "resnet")
-    return register_variant(build, name, f"Plain twin of {twin}: the same without skip connections.", input_size=32)
+    summary = f"Plain twin of {name.replace('plain', 'resnet')}: the same without skip connections."
+    return register_variant(name, summary, "basic", (blocks,) * 3, ("squeeze_excite",), skip=False, **_COMMON)
 
 
 resnet20 = _residual("resnet20", 3)

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import nnx
 
 from cnnlab.data import Split
 
@@ -43,13 +44,11 @@ def expect_labels(name: str, labels: tuple[int, int], classes: int) -> None:
         )
 
 
-def count_classes(structure: Any, params: Any, extra: Any, image_shape: tuple[int, ...]) -> int:
-    """Return how many logits a network gives for an image, found out in the abstract.
+def count_classes(network: nnx.Module, image_shape: tuple[int, ...]) -> int:
+    """Return how many logits a network (abstract will do) gives for an image, found out in the abstract.
 
     Args:
-        structure: the network's `Structure`.
-        params: its trained arrays.
-        extra: its other arrays.
+        network: it is left as it is.
         image_shape: `(height, width, channels)`.
 
     Raises:
@@ -57,12 +56,15 @@ def count_classes(structure: Any, params: Any, extra: Any, image_shape: tuple[in
     """
     images = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
     shown = "x".join(map(str, image_shape))
+    network = nnx.merge(*nnx.split(network))  # the caller's stays in its mode
+    network.eval()
+    graph, state = nnx.split(network)
 
-    def logits(params: Any, extra: Any, images: Any) -> Any:
-        return structure.merge(params, extra, train=False)(images)
+    def logits(state: Any, images: Any) -> Any:
+        return nnx.merge(graph, state)(images)  # pyright: ignore[reportCallIssue]
 
     try:
-        got = jax.eval_shape(logits, params, extra, images)
+        got = jax.eval_shape(logits, state, images)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"Expected a network for images {shown}, got one that cannot take them ({error}); "

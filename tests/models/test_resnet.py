@@ -267,3 +267,12 @@ def test_the_builders_have_the_names_of_their_models_and_options_of_plain_values
         assert json.loads(json.dumps(info.options)) == info.options
         assert ("stride_in" in info.options) == (name in ("resnet50", "resnet101", "resnet152"))
         assert ("shortcut" in info.options) == ("stochastic_depth" in info.options) == name.startswith("resnet")
+
+
+def test_a_builder_refuses_what_its_network_has_no_choice_in() -> None:
+    info = model_info("plain18")
+    for option, value in (("shortcut", "A"), ("skip", True), ("width", 8)):  # arguments of the class, all of them
+        with pytest.raises(TypeError, match=f"unexpected keyword argument '{option}'"):
+            info.build(rngs=nnx.Rngs(0), **{option: value})
+    with pytest.raises(TypeError, match="missing a required .*'rngs'"):
+        info.build()

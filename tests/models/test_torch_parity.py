@@ -20,7 +20,7 @@ from flax import nnx
 from cnnlab.models import VGG, ResNet, create_model
 from cnnlab.models.weights import load_weights, save_weights
 
-torch = pytest.importorskip("torch", reason="PyTorch is what these tests compare with: pip install -e '.[test,bench]'")
+torch = pytest.importorskip("torch", reason="PyTorch is what these tests compare with; do make torch")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 

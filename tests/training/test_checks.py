@@ -8,7 +8,6 @@ from flax import nnx
 from cnnlab.data import Split
 from cnnlab.training import Callback, Trainer, TrainState
 from cnnlab.training.checks import count_classes, expect_seed
-from cnnlab.training.state import split_model
 
 SEED = "Expected a whole number from 0 to 4294967295 for a seed, got {}; do choose another."
 
@@ -71,4 +70,4 @@ def test_a_network_that_gives_no_row_for_each_image_is_refused():
             return images.mean()
 
     with pytest.raises(ValueError, match=r"Expected logits \[batch, classes\] of the network, got .*; do return one"):
-        count_classes(*split_model(Mean()), (4, 4, 1))
+        count_classes(Mean(), (4, 4, 1))
