@@ -3,7 +3,7 @@
     python examples/finetune_folder.py                                     # see it work, on handwritten digits
     python examples/finetune_folder.py flowers --from runs/cifar10         # a network that cnnlab trained
     python examples/finetune_folder.py flowers --model resnet34 --weights resnet34.safetensors --freeze conv1 bn1 layer1
-    python examples/finetune_folder.py letters --from runs/cifar10 --set flip=no --set learning_rates=*:0.1,head:1
+    python examples/finetune_folder.py letters --from runs/cifar10 --set flip=none --set learning_rates=*:0.1,head:1
     cnnlab predict runs/finetuned photo.jpg                                # what came out, from any process
 
 Without a folder a LeNet first learns scikit-learn's ten digits. Then it is fine-tuned to a new question, odd or even,
@@ -38,7 +38,7 @@ def main() -> None:
     if args.folder is None:
         network, folder = digits_to_start_with()
         changes = {"freeze": ["conv1", "conv2"], "learning_rate": 0.03, "batch_size": 10, "held_out": 0.2}
-        recipe = recipe.replace(flip=False, crop=1, **changes)
+        recipe = recipe.replace(flip="none", crop=1, **changes)
     else:
         network, folder = network_to_start_with(args), args.folder
     if args.freeze is not None:
@@ -81,7 +81,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--weights", type=Path, help="start from this safetensors file of ImageNet's weights")
     parser.add_argument("--freeze", nargs="*", metavar="PATTERN", help="what stays as it is, e.g. conv1 'layer[12]'")
     parser.add_argument("--epochs", type=int, help="passes over the images (recipe: 20)")
-    changes = "change a field of the recipe, e.g. flip=no; may be given again"
+    changes = "change a field of the recipe, e.g. flip=none; may be given again"
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=changes)
     parser.add_argument("--out", type=Path, help="the run folder (by default a new one in runs/)")
     args = parser.parse_args()
@@ -105,7 +105,7 @@ def network_to_start_with(args: argparse.Namespace) -> nnx.Module:
 def digits_to_start_with() -> tuple[nnx.Module, Path]:
     """Train a LeNet on the ten digits, write a folder of odd and even ones, and return the network and the folder."""
     data = cnnlab.load_dataset("digits?size=16")
-    recipe = cnnlab.get_recipe("lenet-modern").replace(epochs=15, flip=False, crop=1, held_out=0.1)
+    recipe = cnnlab.get_recipe("lenet-modern").replace(epochs=15, flip="none", crop=1, held_out=0.1)
     with run_folder(None, "lenet", "digits", "base") as out:
         run = cnnlab.fit("lenet", data, recipe, model_options={"hidden": [64]}, out=out)
     print(f"\nall digits: {run.evaluation.accuracy:.2%} of {run.evaluation.images} test images\n")

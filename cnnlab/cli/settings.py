@@ -8,6 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, get_type_hints
 
 _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+_FLIPS = {"none": "none", "random": "random", "alternating": "alternating"} | {
+    word: "random" if on else "none" for word, on in _WORDS.items()
+}
 
 
 def recipe_changes(settings: Sequence[str]) -> dict[str, Any]:
@@ -87,7 +90,10 @@ def _factors(text: str) -> dict[str, float] | list[tuple[str, float]]:
 # By the name of a field, or by its type: how to read a value, and how to say what was expected.
 _READERS: dict[Any, tuple[Callable[[str], Any], str]] = {
     "held_out": (_number, "a number of images or a share"),
+    "flip": (lambda text: _FLIPS[text.lower()], "none, random or alternating"),
     "freeze": (_patterns, "patterns"),
+    "milestones": (lambda text: [float(epoch) for epoch in _patterns(text)], "epochs, such as 80,120,"),
+    "weight_decays": (_factors, "PATTERN:FACTOR, such as head:0,"),
     "learning_rates": (_factors, "PATTERN:FACTOR, such as head:10,"),
     bool: (lambda text: _WORDS[text.lower()], "yes or no"),
     int: (int, "a whole number"),

@@ -31,14 +31,15 @@ def fast_normal(key: jax.Array, shape: Sequence[int]) -> jax.Array:
     """
     words = jax.random.key_data(key).astype(jnp.uint32).ravel()
     index = jax.lax.iota(jnp.uint32, math.prod(shape))
-    bits = _hash(_hash(index + words[0]) ^ words[-1])
+    bits = scramble(scramble(index + words[0]) ^ words[-1])
     uniform = ((bits >> 12).astype(jnp.float32) + 0.5) * 2.0**-20  # in (0, 1)
     half_turn = ((bits & 0xFFF).astype(jnp.float32) + 0.5) * (math.pi / 4096) - math.pi / 2
     s = _sine(half_turn)
     return (jnp.sqrt(-2.0 * jnp.log(uniform)) * (1.0 - 2.0 * s * s)).reshape(shape)  # cos 2x = 1 - 2 sin^2 x
 
 
-def _hash(x: jax.Array) -> jax.Array:
+def scramble(x: jax.Array) -> jax.Array:
+    """Map uint32 numbers one to one to others that look random (the hash "lowbias32")."""
     x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
     x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
     return x ^ (x >> 16)

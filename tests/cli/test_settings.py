@@ -9,7 +9,7 @@ from cnnlab.training import get_recipe
 
 def test_values_are_read_by_the_types_of_the_recipe():
     changes = recipe_changes(["epochs=3", "noise=0", "flip=yes", "nesterov=FALSE", "order=permuted", "batch-size = 8"])
-    expected = {"epochs": 3, "noise": 0.0, "flip": True, "nesterov": False, "order": "permuted", "batch_size": 8}
+    expected = {"epochs": 3, "noise": 0.0, "flip": "random", "nesterov": False, "order": "permuted", "batch_size": 8}
     assert changes == expected
     assert {key: type(value) for key, value in changes.items()} == {key: type(v) for key, v in expected.items()}
     assert get_recipe("thesis").replace(**changes).batch_size == 8
@@ -30,12 +30,22 @@ def test_patterns_factors_and_shares_are_written_with_commas_and_colons():
 
 
 @pytest.mark.parametrize(
+    ("word", "flip"),
+    [("none", "none"), ("random", "random"), ("Alternating", "alternating"), ("no", "none"), ("YES", "random")],
+)
+def test_flip_is_one_of_three_words_and_yes_and_no_mean_two_of_them(word, flip):
+    assert recipe_changes([f"flip={word}"]) == {"flip": flip}
+    assert get_recipe("thesis").replace(flip=flip).flip == flip
+
+
+@pytest.mark.parametrize(
     ("setting", "text"),
     [
         ("epoch=3", "Expected a field of a recipe, got 'epoch'; did you mean epochs?"),
         ("epochs=1.5", "Expected a whole number for epochs, got '1.5'; do change --set epochs=1.5."),
         ("noise=much", "Expected a number for noise, got 'much'; do change --set noise=much."),
-        ("flip=perhaps", "Expected yes or no for flip, got 'perhaps'; do change --set flip=perhaps."),
+        ("flip=perhaps", "Expected none, random or alternating for flip, got 'perhaps'; do change --set flip=perhaps."),
+        ("nesterov=perhaps", "Expected yes or no for nesterov, got 'perhaps'; do change --set nesterov=perhaps."),
         ("order=backwards", "Expected order to be one of dataset, permuted, shuffled, got 'backwards'."),
         ("epochs=0", "Expected epochs at least 1, got 0; do change it in recipe 'thesis'."),
         ("epochs", "Expected KEY=VALUE, got 'epochs'; do write --set epochs=3."),

@@ -1,17 +1,43 @@
-"""Augmentation: each function does what it says, by chance that a key decides alone."""
-
-import math
+"""The chain of augmentations: which parts, in which order, with which keys."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnnlab.data import add_noise, build_augmentation, fast_normal, random_crop, random_flip, to_float
+from cnnlab.data import (
+    add_noise,
+    alternating_flip,
+    build_augmentation,
+    cutmix,
+    cutout,
+    mixup,
+    mixup_or_cutmix,
+    on_images,
+    pca_colour,
+    random_crop,
+    random_flip,
+    to_float,
+)
 
-# One product and one sum in float32.
+# One product and one sum in float32, compiled in one piece or in several.
 FLOAT32 = 1e-6
-ERRORS = 5  # standard errors of a statistic
+COLOURS = np.asarray([[0.1, 0.2], [-0.02, 0.01]])
+ALL = {
+    "noise": 0.1,
+    "flip": "alternating",
+    "crop": 2,
+    "crop_fill": "reflect",
+    "cutout_size": 3,
+    "cutout_fill": (0.5, 0.25),
+    "pca_colour_scale": 0.1,
+    "principal_colours": COLOURS,
+    "mixup_alpha": 0.2,
+    "cutmix_alpha": 1.0,
+}
+
+
+everything = jax.jit(build_augmentation(**ALL))
 
 
 @pytest.fixture
@@ -20,10 +46,18 @@ def key() -> jax.Array:
 
 
 @pytest.fixture
-def images() -> np.ndarray:
-    """64 images of 5 x 7, no two pixels of an image alike, none zero."""
-    rng = np.random.default_rng(0)
-    return np.stack([rng.permutation(5 * 7 * 2) + 1.0 for _ in range(64)]).reshape(64, 5, 7, 2).astype(np.float32) / 80
+def batch() -> dict[str, jax.Array]:
+    """16 images of 5 x 7, and all that a step knows of them."""
+    images = np.random.default_rng(0).uniform(0, 1, (16, 5, 7, 2)).astype(np.float32)
+    label = jnp.arange(16, dtype=jnp.int32) % 3
+    index = jnp.arange(16, dtype=jnp.int32) + 40
+    return {
+        "image": jnp.asarray(images),
+        "label": label,
+        "index": index,
+        "epoch": jnp.int32(1),
+        "seed": jnp.uint32(2**32 - 1),
+    }
 
 
 def test_to_float_brings_all_bytes_to_zero_to_one() -> None:
@@ -35,76 +69,99 @@ def test_to_float_brings_all_bytes_to_zero_to_one() -> None:
     assert (float(found.min()), float(found.max())) == (0, 1)
 
 
-@pytest.mark.parametrize("scale", [0.01, 0.25])
-def test_noise_has_the_scale_that_was_asked_for(images: np.ndarray, key: jax.Array, scale: float) -> None:
-    large = np.tile(images, (8, 1, 1, 1))
-    noise = (np.asarray(add_noise(jnp.asarray(large), key, scale), np.float64) - large) / scale
-    assert abs(noise.mean()) < ERRORS / math.sqrt(noise.size)
-    assert abs(noise.var() - 1) < ERRORS * math.sqrt(2 / noise.size)
-    # Differences of float32 numbers near one, divided by the scale.
-    expected = fast_normal(key, large.shape)
-    np.testing.assert_allclose(noise, expected, rtol=0, atol=FLOAT32 / scale)
-
-
-def test_every_image_of_a_batch_gets_noise_of_its_own(key: jax.Array) -> None:
-    noise = np.asarray(add_noise(jnp.zeros((32, 4, 4, 3)), key, 1.0)).reshape(32, -1)
-    assert len(np.unique(noise, axis=0)) == 32
-
-
-def test_a_flip_leaves_each_image_or_mirrors_it_left_to_right(images: np.ndarray, key: jax.Array) -> None:
-    found = np.asarray(random_flip(jnp.asarray(images), key))
-    same = (found == images).all((1, 2, 3))
-    mirrored = (found == images[:, :, ::-1]).all((1, 2, 3))
-    assert np.all(same ^ mirrored)
-    # Half of 64, within 5 standard errors of 4.
-    assert abs(int(mirrored.sum()) - 32) < ERRORS * 4
-
-
-def test_a_crop_is_a_window_of_the_padded_image(images: np.ndarray, key: jax.Array) -> None:
-    pad = 2
-    found = np.asarray(random_crop(jnp.asarray(images), key, pad))
-    padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    corners = []
-    for crop, image in zip(found, padded, strict=True):
-        fits = [(i, j) for i in range(5) for j in range(5) if (image[i : i + 5, j : j + 7] == crop).all()]
-        assert len(fits) == 1
-        corners += fits
-    # 64 draws: each of the five offsets occurs (missing one: 5 * 0.8**64 = 3e-6), in either direction.
-    assert {i for i, _ in corners} == {j for _, j in corners} == set(range(5))
-    assert len(set(corners)) > 5  # the directions are drawn apart
-
-
-def test_a_crop_without_padding_is_the_image(images: np.ndarray, key: jax.Array) -> None:
-    np.testing.assert_array_equal(random_crop(jnp.asarray(images), key, 0), images)
-
-
-def test_neutral_values_change_nothing(images: np.ndarray, key: jax.Array) -> None:
-    np.testing.assert_array_equal(build_augmentation()(jnp.asarray(images), key), images)
-    neutral = build_augmentation(noise=0.0, flip=False, crop=0)
-    np.testing.assert_array_equal(jax.jit(neutral)(images, key), images)
-
-
-def test_the_chain_is_crop_then_flip_then_noise_each_with_a_key_of_its_own(images: np.ndarray, key: jax.Array) -> None:
-    given = jnp.asarray(images)
-    expected = random_crop(given, jax.random.fold_in(key, 0), 1)
-    expected = random_flip(expected, jax.random.fold_in(key, 1))
-    expected = add_noise(expected, jax.random.fold_in(key, 2), 0.1)
-    np.testing.assert_array_equal(build_augmentation(noise=0.1, flip=True, crop=1)(given, key), expected)
-    alone = add_noise(given, jax.random.fold_in(key, 0), 0.1)
-    np.testing.assert_array_equal(build_augmentation(noise=0.1)(given, key), alone)
-
-
-def test_the_key_alone_decides_compiled_or_not(images: np.ndarray, key: jax.Array) -> None:
-    augment = build_augmentation(noise=0.1, flip=True, crop=2)
-    compiled = jax.jit(augment)
-    first = compiled(images, key)
-    assert (first.shape, first.dtype) == (images.shape, jnp.float32)
-    np.testing.assert_array_equal(first, compiled(images, key))
-    np.testing.assert_allclose(first, augment(jnp.asarray(images), key), rtol=0, atol=FLOAT32)
-    other = compiled(images, jax.random.fold_in(key, 1))
-    assert np.mean(np.asarray(first) == np.asarray(other)) < 0.01
-
-
 def test_images_that_are_floats_already_stay_as_they_are() -> None:
     images = jnp.asarray([[[[0.25]]]], jnp.bfloat16)
     assert to_float(images) is images
+
+
+def test_a_function_of_images_becomes_one_of_batches(batch, key) -> None:
+    found = on_images(lambda images, key: images + jax.random.uniform(key))(batch, key)
+    np.testing.assert_array_equal(found.pop("image"), batch["image"] + jax.random.uniform(key))
+    assert found == {name: batch[name] for name in ("label", "index", "epoch", "seed")}
+    assert all(found[name] is batch[name] for name in found)
+
+
+def test_neutral_values_change_nothing(batch, key) -> None:
+    for neutral in (build_augmentation(), build_augmentation(noise=0.0, flip="none", crop=0, cutout_size=0)):
+        found = neutral(batch, key)
+        assert found.keys() == batch.keys()
+        np.testing.assert_array_equal(found["image"], batch["image"])
+
+
+def test_the_chain_of_the_older_parts_is_crop_flip_noise_each_with_a_key_of_its_own(batch, key) -> None:
+    """Runs on record depend on these keys."""
+    expected = random_crop(batch["image"], jax.random.fold_in(key, 0), 1)
+    expected = random_flip(expected, jax.random.fold_in(key, 1))
+    expected = add_noise(expected, jax.random.fold_in(key, 2), 0.1)
+    found = build_augmentation(noise=0.1, flip="random", crop=1)(batch, key)
+    np.testing.assert_array_equal(found["image"], expected)
+    alone = add_noise(batch["image"], jax.random.fold_in(key, 0), 0.1)
+    np.testing.assert_array_equal(build_augmentation(noise=0.1)(batch, key)["image"], alone)
+
+
+@jax.jit
+def by_hand(batch, key):
+    keys = [jax.random.fold_in(key, i) for i in range(6)]
+    image = random_crop(batch["image"], keys[0], 2, "reflect")
+    image = alternating_flip({**batch, "image": image})["image"]
+    image = pca_colour(image, keys[2], COLOURS, 0.1)
+    image = cutout(image, keys[3], 3, (0.5, 0.25))
+    image = add_noise(image, keys[4], 0.1)
+    return mixup_or_cutmix({**batch, "image": image}, keys[5], 0.2, 1.0)
+
+
+def test_the_whole_chain_is_crop_flip_colour_cutout_noise_blend_and_keeps_shape_and_types(batch, key) -> None:
+    for step_key in jax.random.split(key, 4):
+        found, expected = everything(batch, step_key), by_hand(batch, step_key)
+        assert {name: (x.shape, x.dtype) for name, x in found.items()} == {
+            **{name: (x.shape, x.dtype) for name, x in batch.items()},
+            "other_label": ((16,), jnp.int32),
+            "share": ((16,), jnp.float32),
+        }
+        for name in found:
+            np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=FLOAT32)
+
+
+@pytest.mark.parametrize(("name", "blend"), [("mixup_alpha", mixup), ("cutmix_alpha", cutmix)])
+def test_one_kind_of_blend_alone_is_used_for_every_batch(batch, key, name, blend) -> None:
+    augment = build_augmentation(**{name: 0.5})
+    for number in range(4):
+        key = jax.random.fold_in(key, number)
+        expected = blend(batch, jax.random.fold_in(key, 0), 0.5)
+        found = augment(batch, key)
+        for name in ("image", "other_label", "share"):
+            np.testing.assert_array_equal(found[name], expected[name])
+
+
+def test_the_key_alone_decides(batch, key) -> None:
+    first, again, other = (everything(batch, k)["image"] for k in (key, key, jax.random.fold_in(key, 1)))
+    np.testing.assert_array_equal(first, again)
+    assert np.mean(np.asarray(first) == np.asarray(other)) < 0.01
+
+
+def test_many_seeds_in_one_looping_program_get_what_each_gets_alone(batch, key) -> None:
+    seeds, keys = jnp.arange(3, dtype=jnp.uint32), jax.random.split(key, 3)
+    start = everything(batch, key)
+
+    def last_of_two_epochs(seed, key):
+        body = lambda epoch, _: everything({**batch, "seed": seed, "epoch": epoch}, key)  # noqa: E731
+        return jax.lax.fori_loop(0, 2, body, start)
+
+    together = jax.jit(jax.vmap(last_of_two_epochs))(seeds, keys)
+    for i in range(3):
+        alone = everything({**batch, "seed": seeds[i]}, keys[i])  # the batch's epoch is 1
+        for name in alone:
+            np.testing.assert_allclose(together[name][i], alone[name], rtol=0, atol=FLOAT32)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"flip": True}, "Expected flip to be one of none, random, alternating, got True; do choose one."),
+        ({"crop_fill": "edge"}, "Expected crop_fill to be one of zero, reflect, got 'edge'; do choose one."),
+        ({"pca_colour_scale": 0.1}, "Expected principal_colours with pca_colour_scale, got None; do compute them."),
+    ],
+)
+def test_a_chain_that_cannot_be_is_refused(options, text) -> None:
+    with pytest.raises(ValueError, match=text):
+        build_augmentation(**options)

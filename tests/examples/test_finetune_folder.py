@@ -67,11 +67,11 @@ def test_six_images_are_enough_to_fine_tune_the_network_of_a_run(example, six_im
         monkeypatch.setattr(sys, "argv", ["finetune_folder.py", "pets", "--from", "base", *words]),
         example["main"](),
     )
-    start("--epochs", "1", "--set", "flip=no", "--set", "learning_rates=*:0.1,head:1")
+    start("--epochs", "1", "--set", "flip=none", "--set", "learning_rates=*:0.1,head:1")
     assert re.search(r"fine-tuned: [\d.]+% of 1 test images", capsys.readouterr().out)
     (folder,) = (tmp_path / "runs").iterdir()
     kept = json.loads((folder / "recipe.json").read_text())["recipe"]
-    assert (kept["name"], kept["epochs"], kept["flip"]) == ("finetune", 1, False)
+    assert (kept["name"], kept["epochs"], kept["flip"]) == ("finetune", 1, "none")
     assert kept["learning_rates"] == {"*": 0.1, "head": 1.0}
     assert cnnlab.load(folder).classes == ("cat", "dog")
     # What is refused before the run begins leaves no folder behind.
