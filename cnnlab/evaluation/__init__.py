@@ -1,5 +1,6 @@
 """How good a network is, and what it says of images it has not seen."""
 
+from .augmented import TestTimeAugmented as TestTimeAugmented
 from .evaluate import evaluate as evaluate
 from .metrics import ClassMetrics as ClassMetrics
 from .metrics import Evaluation as Evaluation

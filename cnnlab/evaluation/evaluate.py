@@ -15,6 +15,7 @@ from cnnlab.training.inference import default_batch_size, infer
 from cnnlab.training.state import split_model
 from cnnlab.training.step import cross_entropy
 
+from .augmented import Augmented, TestTimeAugmented
 from .metrics import Evaluation, evaluation_from_predictions
 
 _ROUNDING = 1e-5  # what arithmetic may add to a float image
@@ -62,7 +63,12 @@ def compute_logits(
 
 
 def evaluate(
-    model: nnx.Module, split: Split, *, classes: Sequence[str] | None = None, batch_size: int | None = None
+    model: nnx.Module,
+    split: Split,
+    *,
+    classes: Sequence[str] | None = None,
+    batch_size: int | None = None,
+    test_time_augmentation: Augmented | None = None,
 ) -> Evaluation:
     """Measure a network on a set of images; every image counts exactly once.
 
@@ -71,12 +77,16 @@ def evaluate(
         split: uint8 images and labels, e.g. `dataset.test`.
         classes: names of the classes; numbers when left out.
         batch_size: images per pass; it does not change the result.
+        test_time_augmentation: "mirror" or "multi-crop" to look at several views of each image (`TestTimeAugmented`).
+            Such an accuracy stands beside the one without, never in its place.
 
     Raises:
         ValueError: the set is empty, its images do not fit, or a label is no class of the network.
     """
     if len(split) == 0:
         raise ValueError("Expected at least one image to evaluate, got none; do pass another split.")
+    if test_time_augmentation is not None:
+        model = TestTimeAugmented(model, test_time_augmentation)
     logits = compute_logits(model, split.images, batch_size=batch_size)
     names = tuple(classes) if classes is not None else tuple(str(i) for i in range(logits.shape[-1]))
     if int(np.max(split.labels)) >= logits.shape[-1]:

@@ -9,6 +9,8 @@ from .convolution import Conv as Conv
 from .convolution import conv_general_dilated as conv_general_dilated
 from .convolution import conv_max_pool as conv_max_pool
 from .dropout import Dropout as Dropout
+from .initializers import fan_in_uniform as fan_in_uniform
+from .initializers import identity_filters as identity_filters
 from .local_response_norm import local_response_norm as local_response_norm
 from .neurons import FeedForward as FeedForward
 from .neurons import Perceptron as Perceptron
@@ -28,3 +30,4 @@ from .residual import identity_shortcut as identity_shortcut
 from .squeeze_excite import SqueezeExcite as SqueezeExcite
 from .standardize import Standardized as Standardized
 from .stochastic_depth import StochasticDepth as StochasticDepth
+from .whitening import patch_whitening_filters as patch_whitening_filters

@@ -33,6 +33,16 @@ class Standardized(nnx.Module):
         mean, std = (v[...].reshape((1,) * (images.ndim - 1) + (-1,)) for v in (self.mean, self.std))
         return (images - mean) / std
 
+    def prepare(self, images: jax.Array) -> None:
+        """Let a network that computes weights from images do so (such as `CifarNet`); others stay as they are.
+
+        Args:
+            images: float32 in [0, 1], `[n, height, width, channels]`.
+        """
+        prepare = getattr(self.network, "prepare", None)
+        if prepare is not None:
+            prepare(self._standardize(images))
+
     def features(self, images: jax.Array) -> jax.Array:
         """Map `[batch, height, width, channels]` to the features of the network."""
         return self.network.features(self._standardize(images))  # pyright: ignore[reportAttributeAccessIssue]
