@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .evaluation import evaluate as evaluate
     from .evaluation import predict as predict
     from .experiment import Run as Run
+    from .experiment import find_learning_rate as find_learning_rate
     from .experiment import fit as fit
     from .experiment import load as load
     from .experiment import resume as resume
@@ -59,7 +60,7 @@ else:
     _HOMES = {
         "data": "Dataset DatasetError Split dataset_from_arrays list_datasets load_dataset",
         "evaluation": "Evaluation evaluate predict",
-        "experiment": "Run fit load resume",
+        "experiment": "Run find_learning_rate fit load resume",
         "models": "create_model feature_maps list_models load_weights model_info register_model replace_head "
         "save_weights summarize",
         "report": "write_report",

@@ -1,5 +1,6 @@
 """Whole experiments by name: fit, resume, load. The room on top of all others but the command line."""
 
+from .find_learning_rate import find_learning_rate as find_learning_rate
 from .fit import fit as fit
 from .fit import resume as resume
 from .folders import claim_folder as claim_folder

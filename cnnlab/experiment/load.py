@@ -11,6 +11,7 @@ from cnnlab.data import DatasetError
 from cnnlab.report import write_report
 from cnnlab.training import CheckpointError, RunFolder, RunFolderError
 from cnnlab.training.loop import DIVERGED
+from cnnlab.training.precision import set_precision
 from cnnlab.training.state import split_model
 
 from .networks import build_network, labelled, standardized
@@ -35,6 +36,7 @@ def load(folder: str | Path, *, model: nnx.Module | None = None) -> nnx.Module:
     record = run.read_json("recipe.json")
     network = build_network(record["model"], 0) if model is None else model
     network = standardized(network, record["standardization"])
+    network = set_precision(network, record["recipe"].get("precision", "float32"))
     structure, params, extra = split_model(network, record["recipe"].get("freeze", ()))
     if not run.best.exists():
         how = how_diverged(run)

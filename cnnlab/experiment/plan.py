@@ -26,9 +26,11 @@ from cnnlab.training import (
 from cnnlab.training.compilation_cache import use_compilation_cache
 from cnnlab.training.environment import what_differs
 from cnnlab.training.groups import expect_groups
+from cnnlab.training.precision import set_precision
 from cnnlab.training.progress import console_progress
 
 from .networks import (
+    as_built,
     build_network,
     channel_statistics,
     expect_fitting,
@@ -38,6 +40,7 @@ from .networks import (
     unwrapped,
     with_data_options,
 )
+from .preparation import prepared
 from .reporting import draw_report
 from .requests import absolute_request, load_recorded
 from .run import Run
@@ -71,6 +74,7 @@ class Plan:
             self.model_record = {"name": model, "options": with_data_options(model, options, dataset)}
         elif isinstance(model, nnx.Module):
             model, statistics = unwrapped(model)
+            model = as_built(model)
             self.standardization = statistics or self.standardization  # it goes on with what it was trained with
             self.model_record = record_model(model)
         self._model = model
@@ -102,14 +106,16 @@ class Plan:
         return plan, record
 
     def network(self, seed: int) -> nnx.Module:
-        """Build the network with the initial weights of a seed."""
+        """Build the network with the initial weights of a seed, in the recipe's precision."""
+        new = not isinstance(self._model, nnx.Module)
         if isinstance(self._model, str):
             network = build_network(self.model_record, seed)
         elif isinstance(self._model, nnx.Module):
             network = nnx.clone(self._model)
         else:
             network = self._model(nnx.Rngs(seed))
-        return standardized(network, self.standardization)
+        network = standardized(network, self.standardization)
+        return set_precision(prepared(network, self.train.images) if new else network, self.recipe.precision)
 
     def write(self, folder: RunFolder, seed: int) -> None:
         """Write recipe.json and environment.json of a new run."""

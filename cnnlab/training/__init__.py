@@ -4,6 +4,7 @@ from .callbacks import Callback as Callback
 from .checkpoint import CheckpointError as CheckpointError
 from .checkpoint import CheckpointStore as CheckpointStore
 from .environment import describe_environment as describe_environment
+from .find_rate import RateSearch as RateSearch
 from .loop import Outcome as Outcome
 from .loop import Trainer as Trainer
 from .loop import TrainingDiverged as TrainingDiverged

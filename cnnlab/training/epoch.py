@@ -13,10 +13,12 @@ import numpy as np
 
 from cnnlab.data import Split
 
+from .many_seeds import fits
 from .state import TrainState
 from .step import Metrics, TrainStep
 
 Order = jax.Array | None
+_TRIALS = 3
 
 
 class Epoch:
@@ -25,6 +27,9 @@ class Epoch:
     Where a loop inside the program pays (everywhere but for plain convolutions on CPU, whose gradients
     XLA compiles to naive code inside loops) one dispatch runs any number of steps; otherwise one each.
     The last, shorter batch is a program of its own shape, so that no padding enters batch statistics.
+
+    Several seeds train at once when `state`, `totals` and `order` are stacked, with the seed as first axis of each of
+    their arrays (`many_seeds.stack`); the images are shared. The program is then `jax.vmap` of the same steps.
 
     Args:
         step: a training step made with `jit=False`.
@@ -36,26 +41,33 @@ class Epoch:
         self._step = step
         self.batch_size = batch_size
         self.keep_last = keep_last
-        self._compiled: dict[int, Callable[..., tuple[TrainState, Metrics]]] = {}
+        self._compiled: dict[tuple[tuple[int, ...], int], Callable[..., tuple[TrainState, Metrics]]] = {}
+        self._steps = 0
         self._looped = True
 
     def compile(self, state: TrainState, data: Split, order: Order) -> float:
         """Compile the programs for this data; return the seconds it took (0 when done before)."""
         start = time.perf_counter()
         full, rest = divmod(len(data), self.batch_size)
+        self._steps = steps_per_epoch(len(data), self.batch_size, keep_last=self.keep_last)
         sizes = [self.batch_size] * (full > 0) + [rest] * (rest > 0 and self.keep_last)
-        todo = [size for size in sizes if size not in self._compiled]
+        seeds = state.step.shape
+        todo = [size for size in sizes if (seeds, size) not in self._compiled]
         for size in todo:
-            self._compiled[size] = self._compile_one(state, data, order, size)
+            self._compiled[seeds, size] = self._compile_one(state, data, order, size)
         return time.perf_counter() - start if todo else 0.0
 
     def _compile_one(self, state: TrainState, data: Split, order: Order, size: int):
-        arguments = (state, Metrics.zero(), data.images, data.labels, order, jnp.int32(0), jnp.int32(1))
+        seeds = state.step.shape
+        arguments = (state, _no_totals(seeds), data.images, data.labels, order, jnp.int32(0), jnp.int32(1))
         donate: dict[str, Any] = {"donate_argnums": (0, 1), "keep_unused": True}
-        looped = jax.jit(partial(_run_steps, self._step, size), **donate).lower(*arguments)
+        one = partial(_run_one, self._step, size, self._steps)
+        if seeds:
+            one = jax.vmap(one, in_axes=(0, 0, None, None, 0, None, None))
+        looped = jax.jit(partial(_run_steps, one, size), **donate).lower(*arguments)
         if jax.default_backend() == "cpu" and "stablehlo.convolution" in looped.as_text():
             self._looped = False
-            return jax.jit(partial(_run_one, self._step, size), **donate).lower(*arguments).compile()
+            return jax.jit(one, **donate).lower(*arguments).compile()
         return looped.compile()
 
     def run(
@@ -71,21 +83,37 @@ class Epoch:
             start: first step, counted in the epoch.
             stop: one past the last.
         """
-        full = len(data) // self.batch_size
+        seeds, full = state.step.shape, len(data) // self.batch_size
         middle = min(stop, full)
         if start < middle:
-            run = self._compiled[self.batch_size]
+            run = self._compiled[seeds, self.batch_size]
             for first, count in [(start, middle - start)] if self._looped else [(i, 1) for i in range(start, middle)]:
                 offset, count = np.int32(first * self.batch_size), np.int32(count)
                 state, totals = run(state, totals, data.images, data.labels, order, offset, count)
         if start <= full < stop:
-            run, offset = self._compiled[len(data) % self.batch_size], np.int32(full * self.batch_size)
+            run, offset = self._compiled[seeds, len(data) % self.batch_size], np.int32(full * self.batch_size)
             state, totals = run(state, totals, data.images, data.labels, order, offset, np.int32(1))
         return state, totals
 
+    def seconds_per_step(self, state: TrainState, data: Split, order: Order, steps: int) -> float | None:
+        """Compile, and measure up to so many steps in a row; donates `state`. None where memory would not suffice."""
+        self.compile(state, data, order)
+        seeds, steps = state.step.shape, min(steps, self._steps)
+        if not all(fits(program) for (shape, _), program in self._compiled.items() if shape == seeds):
+            return None
+        seconds = []
+        for _ in range(1 + _TRIALS):
+            totals = _no_totals(seeds)
+            jax.block_until_ready((state, totals))
+            start = time.perf_counter()
+            state, totals = self.run(state, totals, data, order, 0, steps)
+            jax.block_until_ready(totals)
+            seconds.append((time.perf_counter() - start) / steps)
+        return min(seconds[1:])
+
 
 def _run_steps(
-    step: TrainStep,
+    one: Callable[..., tuple[TrainState, Metrics]],
     size: int,
     state: TrainState,
     totals: Metrics,
@@ -98,22 +126,28 @@ def _run_steps(
     """Run `count` steps from image `offset` on, inside one program."""
 
     def body(i: jax.Array, carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
-        return _run_one(step, size, *carry, images, labels, order, offset + i * size, count)
+        return one(*carry, images, labels, order, offset + i * size, count)
 
     return jax.lax.fori_loop(0, count, body, (state, totals))
 
 
-def _run_one(step, size, state, totals, images, labels, order, offset, count):  # noqa: ANN001 (as above)
+def _run_one(step, size, steps, state, totals, images, labels, order, offset, count):  # noqa: ANN001 (as above)
+    """Run the one step of `size` images from image `offset` on; `steps` make an epoch."""
     del count
     if order is None:
-        batch = {
-            name: jax.lax.dynamic_slice_in_dim(x, offset, size) for name, x in (("image", images), ("label", labels))
-        }
+        index = offset + jnp.arange(size, dtype=jnp.int32)
+        image, label = (jax.lax.dynamic_slice_in_dim(x, offset, size) for x in (images, labels))
     else:
-        chosen = jax.lax.dynamic_slice_in_dim(order, offset, size)
-        batch = {"image": images[chosen], "label": labels[chosen]}
+        index = jax.lax.dynamic_slice_in_dim(order, offset, size)
+        image, label = images[index], labels[index]
+    batch = {"image": image, "label": label, "index": index, "epoch": state.step // steps}
     state, metrics = step(state, batch)
     return state, totals + metrics
+
+
+def _no_totals(seeds: tuple[int, ...]) -> Metrics:
+    """Sums over no image, for each seed."""
+    return jax.tree.map(lambda zero: jnp.array(jnp.broadcast_to(zero, seeds)), Metrics.zero())
 
 
 def steps_per_epoch(images: int, batch_size: int, *, keep_last: bool) -> int:

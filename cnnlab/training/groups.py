@@ -25,9 +25,14 @@ def matches(pattern: str, path: Path) -> bool:
     return any(fnmatchcase(name, p) for name in _names(path) for p in (pattern, f"{pattern}.*"))
 
 
-def rate_factor(learning_rates: Iterable[tuple[str, float]], path: Path) -> float:
-    """Return the factor of the last pattern that means the parameter; 1 when none does."""
-    return next((factor for pattern, factor in reversed([*learning_rates]) if matches(pattern, path)), 1.0)
+def path_of(keys: tuple[Any, ...]) -> Path:
+    """Return the path of a leaf of a pure nested dictionary, from the keys that `jax.tree.map_with_path` gives."""
+    return tuple(entry.key for entry in keys)
+
+
+def rate_factor(factors: Iterable[tuple[str, float]], path: Path, *, default: float = 1.0) -> float:
+    """Return the factor of the last pattern that means the parameter; `default` when none does."""
+    return next((factor for pattern, factor in reversed([*factors]) if matches(pattern, path)), default)
 
 
 def expect_matches(field: str, patterns: Iterable[str], paths: Sequence[Path]) -> None:
@@ -39,21 +44,22 @@ def expect_matches(field: str, patterns: Iterable[str], paths: Sequence[Path]) -
 
 
 def expect_groups(model: nnx.Module, recipe: Recipe) -> None:
-    """Raise RecipeError unless each pattern of the recipe means a parameter, and each with a rate one that trains.
+    """Raise RecipeError unless each pattern of the recipe means a parameter, and each with a factor one that trains.
 
     Args:
         model: the network; an abstract one will do.
-        recipe: its `freeze` and `learning_rates` are looked at.
+        recipe: its `freeze`, `learning_rates` and `weight_decays` are looked at.
     """
     paths = [path for path, _ in nnx.to_flat_state(nnx.state(model, nnx.Param))]
     free = [path for path, _ in nnx.to_flat_state(nnx.state(model, trained_filter(model, recipe.freeze)))]
-    for pattern, _ in recipe.learning_rates:
-        expect_matches("learning_rates", [pattern], paths)
-        if not any(matches(pattern, path) for path in free):
-            raise RecipeError(
-                f"Expected every pattern of learning_rates to match a parameter that trains, got {pattern!r}, "
-                "which is frozen; do take it out of learning_rates or of freeze."
-            )
+    for field in ("learning_rates", "weight_decays"):
+        for pattern, _ in getattr(recipe, field):
+            expect_matches(field, [pattern], paths)
+            if not any(matches(pattern, path) for path in free):
+                raise RecipeError(
+                    f"Expected every pattern of {field} to match a parameter that trains, got {pattern!r}, "
+                    f"which is frozen; do take it out of {field} or of freeze."
+                )
 
 
 def trained_filter(model: nnx.Module, freeze: Sequence[str]) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -17,12 +19,33 @@ from .state import TrainState
 _SHARE_OF_TIME = 20
 
 
+class SaveTimes:
+    """Often enough to lose little when the process is killed, seldom enough to cost at most a twentieth of the time.
+
+    Always at the end and when interrupted, besides.
+    """
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time."""
+        return time.monotonic() >= self._next
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """A context to save in; what it costs decides when the next time comes."""
+        start = time.monotonic()
+        yield
+        self._next = time.monotonic() + _SHARE_OF_TIME * (time.monotonic() - start)
+
+
 class Keeper:
     """The best parameters in memory and, with a folder, best and last on disk.
 
-    The files are written often enough to lose little when the process is killed, and seldom enough
-    to cost at most a twentieth of the time; always at the end and when interrupted. Since a run is a pure
-    function of its state, whatever a kill undoes is done again, bit for bit, on resuming.
+    `SaveTimes` says when to save. Since a run is a pure function of its state, whatever a kill undoes is done again,
+    bit for bit, on resuming.
 
     Args:
         folder: the run folder, or None to keep everything in memory.
@@ -34,11 +57,10 @@ class Keeper:
         self.best = _copy(initial)
         self._best_is_saved = True
         self._best_meta: dict[str, Any] = {}
-        self._next_save = 0.0
 
     def keep_best(self, state: TrainState, position: Position) -> None:
         """Remember the parameters of the epoch that has just become the best."""
-        self.best = _copy((state.params, state.extra))
+        self.best = _copy(state.evaluated)
         self._best_meta = {"epoch": position.plateau.best_epoch, "accuracy": position.plateau.best}
         self._best_is_saved = False
 
@@ -52,16 +74,14 @@ class Keeper:
         if self.folder is not None:
             self.folder.append_metrics(record)
 
-    def save(self, state: TrainState, position: Position, *, force: bool = False) -> None:
-        """Write best (if new) and then last, when it is time or when forced."""
-        start = time.monotonic()
-        if self.folder is None or (start < self._next_save and not force):
+    def save(self, state: TrainState, position: Position, *, wait: bool = False) -> None:
+        """Write best (if new) and then last; `wait` until that is done."""
+        if self.folder is None:
             return
         self.save_best()
         self.folder.last.save(int(state.step), state, position.to_dict())
-        if force:
+        if wait:
             self.folder.last.wait()
-        self._next_save = time.monotonic() + _SHARE_OF_TIME * (time.monotonic() - start)
 
     def save_best(self) -> None:
         """Write the best parameters and wait, if they are new."""

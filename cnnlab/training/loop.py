@@ -1,74 +1,53 @@
-"""The loop: epochs, monitoring, the plateau rule, checkpoints."""
+"""The loop: epochs, monitoring, the plateau rule, checkpoints; for one seed or for several at once."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
-from collections.abc import Iterable
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from cnnlab.data import Split
-from cnnlab.data.augmentation import build_augmentation
 
+from .augment import make_augmentation
+from .averaging import make_averaging
 from .callbacks import Callback, Callbacks
 from .checks import count_classes, expect_labels, label_range
 from .epoch import Epoch, epoch_order, put_on_device, steps_per_epoch
 from .groups import expect_groups
-from .inference import all_finite, infer, score
+from .inference import infer, score
 from .interrupt import StopRequest
-from .keeper import Keeper
+from .keeper import Keeper, SaveTimes
+from .lanes import Lanes
+from .many_seeds import no_memory, stack
 from .optimizer import learning_rate_schedule, make_optimizer
 from .position import Position
 from .recipe import Recipe, RecipeError
 from .run_folder import RunFolder
+from .seed_run import DIVERGED as DIVERGED
+from .seed_run import Outcome as Outcome
+from .seed_run import SeedRun
+from .seed_run import TrainingDiverged as TrainingDiverged
 from .state import TrainState, split_model
-from .step import cross_entropy, make_train_step
+from .step import Metrics, cross_entropy, make_train_step
 
-DIVERGED = "diverged"  # the event, and the first word of the stop reason
 _SECONDS_BETWEEN_REPORTS = 0.5
 _FIRST_STEPS = 20
 
-
-class TrainingDiverged(ArithmeticError):
-    """A parameter or a loss is not a finite number any more.
-
-    Args:
-        text: what happened and what to do, one line.
-        position: where the run ended, with that epoch as the last of its history and a `stop_reason`.
-    """
-
-    def __init__(self, text: str, position: Position | None = None):
-        super().__init__(text)
-        self.position = position
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run gives back.
-
-    Attributes:
-        best: the network of the best epoch, in evaluation mode.
-        last: the state after the last step.
-        position: history, counters, seconds, stop reason.
-        interrupted: whether somebody asked it to stop before the end.
-    """
-
-    best: nnx.Module
-    last: TrainState
-    position: Position
-    interrupted: bool
+Start = tuple[nnx.Module, int, RunFolder | None]
 
 
 class Trainer:
     """Trains networks of one architecture by one recipe on one data set; compiles once for all seeds.
+
+    Several seeds train one after the other, each by `run`, or at once in one program, by `run_at_once`.
 
     Args:
         recipe: how.
@@ -95,12 +74,15 @@ class Trainer:
         self._tx = make_optimizer(recipe, self._steps)
         self._rate = learning_rate_schedule(recipe, self._steps)
         self._loss = partial(cross_entropy, label_smoothing=recipe.label_smoothing)
-        augmented = recipe.noise or recipe.flip or recipe.crop
+        averaging = make_averaging(
+            recipe.average,
+            decay=recipe.average_decay,
+            every=recipe.average_every * recipe.accumulate,
+            ramp=recipe.average_ramp,
+            total_steps=recipe.epochs * self._steps,
+        )
         step = make_train_step(
-            self._tx,
-            loss=self._loss,
-            augment=build_augmentation(noise=recipe.noise, flip=recipe.flip, crop=recipe.crop) if augmented else None,
-            jit=False,
+            self._tx, loss=self._loss, augment=make_augmentation(recipe, train), averaging=averaging, jit=False
         )
         self._epoch = Epoch(step, recipe.batch_size, keep_last=keep)
         self._rate_of_progress = 0.0  # steps per second
@@ -128,50 +110,109 @@ class Trainer:
             ValueError: the network cannot take the images or has no class for a label, or the seed is none.
             RunFolderError: another process trains in the folder.
         """
-        with folder.lock if folder is not None else nullcontext():
-            return self._run(model, seed, folder, Callbacks(callbacks), resume)
+        (ending,) = self.run_at_once([(model, seed, folder)], callbacks=callbacks, resume=resume)
+        if isinstance(ending, TrainingDiverged):
+            raise ending
+        return ending
 
-    def _run(self, model: nnx.Module, seed: int, folder: RunFolder | None, listener: Callback, resume: bool) -> Outcome:
-        freeze = self.recipe.freeze
-        expect_groups(model, self.recipe)
-        state = TrainState.create(model, self._tx, seed=seed, freeze=freeze)
-        self._expect_fitting(state)
-        position = Position.start(self.recipe)
-        keeper = Keeper(folder, split_model(model, freeze)[1:])
-        if resume:
-            state, position = keeper.restore(state)
-            seed = int(state.seed)
-        else:
-            keeper.start()
-        listener.on_start(self._describe(state, position, seed))
-        interrupted = False
+    def run_at_once(
+        self,
+        todo: Sequence[Start],
+        *,
+        lanes: Sequence[int] = (),
+        callbacks: Iterable[Callback] = (),
+        resume: bool = False,
+    ) -> list[Outcome | TrainingDiverged]:
+        """Train several networks in one program, each as `run` does; the numbers differ by rounding alone.
+
+        Every seed has its own rate, best epoch and end. One that has stopped or diverged keeps its lane, where nobody
+        looks any more, and the others go on. Listeners hear of all together (`Callback`).
+
+        Args:
+            todo: network, seed and folder of each run, as for `run`; networks built alike.
+            lanes: the seeds of all lanes, in order, where a resumed run had more than are still to be trained (those
+                lanes do nothing of interest, but keep the program as it was); empty for the seeds of `todo`.
+            callbacks: listeners.
+            resume: go on from the folders' last checkpoints, which must stand at the same step.
+
+        Returns:
+            For each of `todo` how it ended: an `Outcome`, or how it diverged.
+
+        Raises:
+            ValueError: as for `run`, or checkpoints that stand at different steps.
+            RunFolderError: another process trains in one of the folders.
+        """
+        with ExitStack() as held:
+            for _, _, folder in todo:
+                if folder is not None:
+                    held.enter_context(folder.lock)
+            return self._run(self._open(todo, lanes, resume), Callbacks(callbacks))
+
+    def seconds_per_step(self, model: nnx.Module, seeds: Sequence[int]) -> float | None:
+        """Compile the steps of so many seeds at once and measure one step; None where memory does not suffice."""
         try:
-            with StopRequest() as stop:
-                self._compile(state, position, seed, listener)
-                while position.stop_reason is None and not interrupted:
-                    state, finished = self._run_epoch(state, position, seed, listener, stop)
-                    if finished:
-                        self._close_epoch(state, position, keeper, listener)
-                    interrupted = stop.requested and position.stop_reason is None
-                    keeper.save(state, position, force=interrupted or position.stop_reason is not None)
-        finally:
-            keeper.close()
-        listener.on_stop(position.stop_reason or f"interrupted in epoch {position.epoch + 1}")
-        params, extra = keeper.best
-        best = state.structure.merge(jax.tree.map(jnp.asarray, params), jax.tree.map(jnp.asarray, extra), train=False)
-        return Outcome(best, state, position, interrupted)
+            states = stack([self._begin(model, seed) for seed in seeds])
+            return self._epoch.seconds_per_step(states, self._train, self._order(seeds, 1), _FIRST_STEPS)
+        except jax.errors.JaxRuntimeError as error:
+            if not no_memory(error):
+                raise
+            return None
+
+    def _begin(self, model: nnx.Module, seed: int) -> TrainState:
+        average = self.recipe.average != "none"
+        return TrainState.create(model, self._tx, seed=seed, freeze=self.recipe.freeze, average=average)
+
+    def _run(self, lanes: Lanes, listener: Callback) -> list[Outcome | TrainingDiverged]:
+        listener.on_start(self._describe(lanes))
+        interrupted, times = False, SaveTimes()
+        with ExitStack() as closing:
+            for run in lanes.runs:
+                closing.callback(run.keeper.close)
+            stop = closing.enter_context(StopRequest())
+            self._compile(lanes, listener)
+            while (live := lanes.live) and not interrupted:
+                if self._run_epoch(lanes, listener, stop):
+                    self._close_epoch(lanes, listener)
+                interrupted = stop.requested and bool(lanes.live)
+                everything = interrupted or times.due
+                if to_save := [run for run in live if run.error is None and (everything or not run.live)]:
+                    with times.saving():
+                        for run in to_save:
+                            run.save(lanes.own(run), wait=interrupted or not run.live)
+        listener.on_stop(lanes.stop_text())
+        return lanes.endings(interrupted=interrupted)
+
+    def _open(self, todo: Sequence[Start], seeds: Sequence[int], resume: bool) -> Lanes:
+        """Return the runs where they start or go on."""
+        runs, states = [], []
+        for model, seed, folder in todo:
+            expect_groups(model, self.recipe)
+            state = self._begin(model, seed)
+            self._expect_fitting(state)
+            position = Position.start(self.recipe)
+            keeper = Keeper(folder, split_model(model, self.recipe.freeze)[1:])
+            if resume:
+                state, position = keeper.restore(state)
+                seed = int(state.seed)
+            else:
+                keeper.start()
+            runs.append(SeedRun(self.recipe, self.monitor_name, seed, position, keeper))
+            states.append(state)
+        return Lanes(runs, states, seeds)
 
     def _expect_fitting(self, state: TrainState) -> None:
         """Raise ValueError for images the network cannot take, and for labels that are none of its classes."""
         shapes = {"training": self._train.images.shape[1:], self.monitor_name: self._monitor.images.shape[1:]}
-        classes = {s: count_classes(state.structure, state.params, state.extra, s) for s in set(shapes.values())}
+        classes = {shape: count_classes(state.model, shape) for shape in set(shapes.values())}
         for name, shape in shapes.items():
             expect_labels(name, self._labels[name], classes[shape])
 
-    def _describe(self, state: TrainState, position: Position, seed: int) -> dict[str, Any]:
-        return {
+    def _describe(self, lanes: Lanes) -> dict[str, Any]:
+        first = lanes.runs[0]
+        state = lanes.own(first)
+        info = {
             "recipe": self.recipe,
-            "seed": seed,
+            "seed": first.seed,
             "parameters": sum(int(p.size) for p in jax.tree.leaves(nnx.state(state.model, nnx.Param))),
             "trained": sum(int(p.size) for p in jax.tree.leaves(state.params)),
             "train_images": len(self._train),
@@ -179,31 +220,36 @@ class Trainer:
             "monitor": self.monitor_name,
             "steps_per_epoch": self._steps,
             "epochs": self.recipe.epochs,
-            "epoch": position.epoch,
+            "epoch": first.position.epoch,
         }
+        return info if lanes.alone else {**info, "seeds": [run.seed for run in lanes.runs]}
 
-    def _compile(self, state: TrainState, position: Position, seed: int, listener: Callback) -> None:
-        if position.stop_reason is not None:
+    def _compile(self, lanes: Lanes, listener: Callback) -> None:
+        if not lanes.live:
             return
+        first = lanes.live[0]
         listener.on_compile(None)
         start = time.perf_counter()
-        self._epoch.compile(state, self._train, self._order(seed, position.epoch + 1))
-        self._evaluate(state)
+        self._epoch.compile(lanes.state, self._train, self._order(lanes.seeds, first.position.epoch + 1))
+        self._evaluate(lanes.own(first))
         seconds = time.perf_counter() - start
-        position.compile_seconds += seconds
+        for run in lanes.live:
+            run.position.compile_seconds += seconds
         listener.on_compile(seconds)
 
-    def _order(self, seed: int, epoch: int) -> jax.Array | None:
-        return epoch_order(self.recipe.order, seed, epoch, len(self._train))
+    def _order(self, seeds: Sequence[int], epoch: int) -> jax.Array | None:
+        """The order of the images in an epoch, `[images]`, or `[lanes, images]` for several seeds."""
+        return stack([epoch_order(self.recipe.order, seed, epoch, len(self._train)) for seed in seeds])
 
-    def _run_epoch(
-        self, state: TrainState, position: Position, seed: int, listener: Callback, stop: StopRequest
-    ) -> tuple[TrainState, bool]:
+    def _run_epoch(self, lanes: Lanes, listener: Callback, stop: StopRequest) -> bool:
         """Run steps until the epoch ends or a stop is asked for; tell whether the epoch has ended."""
         if self.recipe.schedule == "plateau":
-            scale = jnp.asarray(position.plateau.learning_rate, jnp.float32)
-            state = dataclasses.replace(state, learning_rate_scale=scale)
-        order, totals = self._order(seed, position.epoch + 1), position.totals()
+            scale = lanes.each(lambda run: jnp.float32(run.position.plateau.learning_rate), jnp.float32(0))
+            lanes.state = dataclasses.replace(lanes.state, learning_rate_scale=scale)
+        live = lanes.live
+        position = live[0].position  # the others stand where this one stands
+        order = self._order(lanes.seeds, position.epoch + 1)
+        totals = lanes.each(lambda run: run.position.totals(), Metrics.zero())
         while position.step < self._steps and not stop.requested:
             start = time.perf_counter()
             count = max(round(self._rate_of_progress * _SECONDS_BETWEEN_REPORTS), 1)
@@ -212,85 +258,37 @@ class Trainer:
             upto = min(position.step + count, self._steps)
             if self._steps - upto < count // 4:
                 upto = self._steps
-            state, totals = self._epoch.run(state, totals, self._train, order, position.step, upto)
-            loss_sum, correct, images = jax.device_get(totals)
+            lanes.state, totals = self._epoch.run(lanes.state, totals, self._train, order, position.step, upto)
+            sums = [np.atleast_1d(value) for value in jax.device_get(totals)]
             seconds = time.perf_counter() - start
             self._rate_of_progress = (upto - position.step) / max(seconds, 1e-6)
-            position.step, position.sums = upto, (float(loss_sum), int(correct), int(images))
-            position.epoch_seconds += seconds
+            for run in live:
+                loss_sum, correct, images = (value[lanes.lane(run)] for value in sums)
+                run.position.step, run.position.sums = upto, (float(loss_sum), int(correct), int(images))
+                run.position.epoch_seconds += seconds
             listener.on_steps(position.epoch + 1, position.step, self._steps)
-        return state, position.step == self._steps
+        return position.step == self._steps
 
     def _evaluate(self, state: TrainState) -> tuple[float, float]:
         """Return loss and accuracy over the monitored images."""
-        logits = infer(state.structure, state.params, state.extra, self._monitor.images)  # pyright: ignore[reportArgumentType]
+        logits = infer(state.structure, *state.evaluated, self._monitor.images)  # pyright: ignore[reportArgumentType]
         metrics = jax.device_get(score(logits, self._monitor.labels, loss=cross_entropy))  # pyright: ignore[reportArgumentType]
         return float(metrics.loss_sum) / int(metrics.count), int(metrics.correct) / int(metrics.count)
 
-    def _close_epoch(self, state: TrainState, position: Position, keeper: Keeper, listener: Callback) -> None:
-        """Evaluate, apply the rule, keep the best, record; raise TrainingDiverged on a non-finite number."""
-        start = time.perf_counter()
-        loss, accuracy = self._evaluate(state)
-        loss_sum, correct, images = position.sums
-        diverged = not (math.isfinite(loss_sum) and bool(all_finite((state.params, loss))))
-        train_seconds = position.epoch_seconds
-        position.epoch += 1
-        rate = position.plateau.learning_rate
-        if self.recipe.schedule != "plateau":
-            rate = float(jnp.asarray(self._rate(int(state.step) - 1)))
-        if diverged:
-            accuracy = accuracy if math.isfinite(loss) else math.nan  # else it is that of the first class
-        else:
-            position.plateau = position.plateau.update(accuracy)
-            if position.plateau.improved:
-                keeper.keep_best(state, position)
-        seconds = train_seconds + time.perf_counter() - start
-        record = {
-            "epoch": position.epoch,
-            "train_loss": loss_sum / images,
-            "train_accuracy": correct / images,
-            "monitor": self.monitor_name,
-            "loss": loss,
-            "accuracy": accuracy,
-            "learning_rate": rate,
-            "best_accuracy": position.best[0],
-            "best_epoch": position.best[1],
-            "seconds": seconds,
-            "images_per_second": images / max(train_seconds, 1e-9),
-            "event": DIVERGED if diverged else position.plateau.event,
-        }
-        position.history.append(record)
-        position.train_seconds += seconds
-        position.step, position.sums, position.epoch_seconds = 0, (0.0, 0, 0), 0.0
-        if diverged:
-            self._diverge(position, keeper, listener)
-        position.stop_reason = _stop_reason(self.recipe, position)
-        keeper.record(record)
-        listener.on_epoch(record)
+    def _close_epoch(self, lanes: Lanes, listener: Callback) -> None:
+        """Evaluate every seed, one by one, let its books decide about it, and tell the listeners."""
+        begin, live, records = time.perf_counter(), lanes.live, {}
+        train_seconds = live[0].position.epoch_seconds
+        for run in live:
+            start, state = time.perf_counter(), lanes.own(run)
+            record = run.close_epoch(state, self._evaluate(state), self._rate_of(state, run.position), start)
+            if run.error is None:
+                records[run.seed] = record
+        if records:
+            listener.on_epoch(lanes.record(records, train_seconds + time.perf_counter() - begin))
 
-    def _diverge(self, position: Position, keeper: Keeper, listener: Callback) -> NoReturn:
-        """Leave the best epoch, the record and the reason behind, and raise."""
-        keeper.save_best()
-        keeper.record(position.history[-1])
-        when = f"in epoch {position.epoch} (training loss {position.history[-1]['train_loss']:.4g})"
-        advice = f"do lower learning_rate ({position.plateau.learning_rate:g})"
-        kept = "no earlier epoch is kept"
-        if position.plateau.best_epoch:
-            where = f" in {keeper.folder.checkpoints}" if keeper.folder else ""
-            kept = f"epoch {position.plateau.best_epoch} ({position.plateau.best:.2%}) is kept{where}"
-        position.stop_reason = f"{DIVERGED} {when}; {advice}"
-        listener.on_stop(f"{DIVERGED} in epoch {position.epoch}")
-        text = f"Expected finite parameters and losses, got NaN or infinity {when}; {kept}; {advice}."
-        raise TrainingDiverged(text, position)
-
-
-def _stop_reason(recipe: Recipe, position: Position) -> str | None:
-    plateau = position.plateau
-    if plateau.event == "target":
-        return f"reached the target accuracy of {plateau.target:.1%} in epoch {position.epoch}"
-    if plateau.event == "converged":
-        waited = plateau.convergence_patience
-        return f"converged at epoch {position.epoch}: no improvement for {waited} epochs at the lowest rate"
-    if position.epoch >= recipe.epochs:
-        return f"completed all {recipe.epochs} epochs"
-    return None
+    def _rate_of(self, state: TrainState, position: Position) -> float:
+        """The learning rate of the last step of an epoch that has just ended."""
+        if self.recipe.schedule == "plateau":
+            return position.plateau.learning_rate
+        return float(jnp.asarray(self._rate((int(state.step) - 1) // self.recipe.accumulate)))

@@ -28,6 +28,8 @@ class Position:
         train_seconds: seconds of training and monitoring so far, compilation apart.
         history: one record per finished epoch.
         stop_reason: why the run ended, one sentence; None while it goes on.
+        together: the seeds, lane by lane, whose networks one program trains at once, this one among them; empty for one
+            that trains alone. Going on with the same lanes gives the same bits.
     """
 
     plateau: Plateau
@@ -39,6 +41,7 @@ class Position:
     train_seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
     stop_reason: str | None = None
+    together: list[int] = field(default_factory=list)
 
     @classmethod
     def start(cls, recipe: Recipe) -> Position:

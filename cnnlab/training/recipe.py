@@ -5,16 +5,14 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-import math
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_type_hints
 
-
-class RecipeError(ValueError):
-    """A recipe that cannot be: unknown key, wrong type or impossible value."""
+from .recipe_checks import RecipeError as RecipeError
+from .recipe_checks import checked_field, expect_ranges, expect_sense
 
 
 @dataclass(frozen=True)
@@ -30,20 +28,54 @@ class Recipe:
         order: "dataset" cuts the batches once in the order of the data set; "permuted" once in a random
             order; "shuffled" anew every epoch.
         last_batch: "keep" trains on the short last batch, "drop" leaves it out.
-        learning_rate: initial ("plateau"), constant, or highest ("cosine") rate.
-        schedule: "plateau" (`cnnlab.training.Plateau`), "constant" or "cosine" (to zero, after warm-up).
-        warmup_epochs: linear rise of the rate from zero, "cosine" only.
-        momentum: of stochastic gradient descent.
-        nesterov: Nesterov's form of momentum, which must not be 0 then.
-        weight_decay: added to the gradient of weights (not of biases and norms), times the weight.
+        precision: "float32", or "bfloat16" for the arithmetic of the network; parameters, batch statistics, loss and
+            optimiser stay float32.
+        optimizer: "sgd", "adamw" or "muon" (Muon on the weights of hidden layers, SGD on all other parameters).
+        learning_rate: initial ("plateau"), constant, or highest rate.
+        schedule: "plateau" (`cnnlab.training.Plateau`), "constant", "step" (divided at `milestones`), "linear" or
+            "cosine" (both from the highest rate to `final_rate`), or "one-cycle" (half cosines up during the warm-up
+            and down).
+        warmup_epochs: rise of the rate from `warmup_start`, linear but for "one-cycle"; not for "plateau". Parts of an
+            epoch are rounded to whole updates.
+        warmup_start: where the warm-up starts, as a share of the rate.
+        final_rate: where "linear", "cosine" and "one-cycle" end, one update past the last, as a share of the rate.
+        milestones: epochs after which "step" divides the rate by `step_divisor`, all of them after the warm-up.
+        step_divisor: what a milestone divides the rate by, above 1.
+        momentum: of stochastic gradient descent; the first beta of AdamW.
+        nesterov: Nesterov's form of momentum, which must not be 0 then; for "sgd", and the SGD part of "muon".
+        beta2: the second beta of AdamW.
+        muon_learning_rate: highest rate of Muon's part; it follows the same schedule, or the plateau rule's cuts.
+        muon_momentum: of Muon's part, in Nesterov's form.
+        muon_steps: iterations of Newton and Schulz per update.
+        muon_normalize: before each update, scale each weight of Muon's part to Frobenius norm sqrt(outputs); not for
+            "plateau".
+        weight_decay: "sgd": added to the gradient of weights (not of biases and norms), times the weight; "adamw" and
+            "muon": decoupled, each update takes rate times it times the weight off.
+        weight_decays: factors on the weight decay of groups of parameters, by patterns as in `learning_rates`, e.g.
+            `{"*.bias" = 1.0, "head" = 0.0}`; where none matches, 1 for weights and 0 for biases and norms.
+        clip_norm: largest norm of the whole gradient, before weight decay; longer ones are scaled down to it. 0: none.
+        accumulate: batches whose mean gradient makes one update; each batch counts alike, and schedules count updates.
+        average: "none"; "ema", an exponential moving average of the weights; or "lookahead", which also puts the
+            average back into the network. The average is what is evaluated and kept.
+        average_decay: share of the old average that one update of it leaves.
+        average_every: updates of the network between two of the average.
+        average_ramp: exponent p of a decay that grows as (share of the run that is done) ** p; 0: "ema" starts at 0.1
+            and grows fast towards `average_decay`, "lookahead" is constant.
         plateau_patience: epochs without improvement before a cut.
         plateau_divisor: what a cut divides the rate by, above 1.
         minimum_learning_rate: at or below this rate there are no cuts.
         convergence_patience: epochs without improvement or cut before the run has converged.
         target_accuracy: stop when the monitored accuracy reaches it.
         noise: standard deviation of the normal noise added to training images in [0, 1].
-        flip: mirror training images at random.
+        flip: mirror training images: "none", "random", or "alternating" (at random in the first epoch, then each image
+            the other way round in every epoch).
         crop: pad training images by so many pixels and cut at random.
+        crop_fill: what the padding of `crop` holds: "zero", or "reflect" for the image mirrored at its edges.
+        cutout: side of a square of pixels that is set to zero, or to the mean colour with `standardize`.
+        mixup: alpha of the beta distribution by which pairs of images and labels are blended; 0: none.
+        cutmix: alpha of the beta distribution of the share of an image that another replaces; 0: none.
+        pca_colour: standard deviation of the steps along the principal colours, in eigenvalues of the covariance of
+            pixels in [0, 1] (0.1 in AlexNet's paper); 0: none.
         standardize: subtract the mean and divide by the standard deviation of the training images.
         label_smoothing: share of the target spread evenly over all classes.
         held_out: training images set aside to steer (rate, best epoch); the test set is then read once, at
@@ -64,20 +96,43 @@ class Recipe:
     batch_size: int = 32
     order: Literal["dataset", "permuted", "shuffled"] = "shuffled"
     last_batch: Literal["keep", "drop"] = "keep"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    optimizer: Literal["sgd", "adamw", "muon"] = "sgd"
     learning_rate: float = 0.01
-    schedule: Literal["plateau", "constant", "cosine"] = "plateau"
+    schedule: Literal["plateau", "constant", "step", "linear", "cosine", "one-cycle"] = "plateau"
     warmup_epochs: float = 0.0
+    warmup_start: float = 0.0
+    final_rate: float = 0.0
+    milestones: Sequence[float] = ()  # kept as a tuple
+    step_divisor: float = 10.0
     momentum: float = 0.9
     nesterov: bool = False
+    beta2: float = 0.999
+    muon_learning_rate: float = 0.02
+    muon_momentum: float = 0.95
+    muon_steps: int = 5
+    muon_normalize: bool = False
     weight_decay: float = 0.0
+    weight_decays: Mapping[str, float] | Sequence[tuple[str, float]] = ()  # kept as a tuple of pairs, to be hashable
+    clip_norm: float = 0.0
+    accumulate: int = 1
+    average: Literal["none", "ema", "lookahead"] = "none"
+    average_decay: float = 0.999
+    average_every: int = 1
+    average_ramp: float = 0.0
     plateau_patience: int = 5
     plateau_divisor: float = 10.0
     minimum_learning_rate: float = 1e-6
     convergence_patience: int = 10
     target_accuracy: float = 0.999
     noise: float = 0.0
-    flip: bool = False
+    flip: Literal["none", "random", "alternating"] = "none"  # True and False, as in older files, are random and none
     crop: int = 0
+    crop_fill: Literal["zero", "reflect"] = "zero"
+    cutout: int = 0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    pca_colour: float = 0.0
     standardize: bool = False
     label_smoothing: float = 0.0
     held_out: int | float = 0
@@ -87,29 +142,10 @@ class Recipe:
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
         for field in dataclasses.fields(self):
-            value, check = getattr(self, field.name), _CHECKS.get(field.name)
-            value = check(value) if check else _checked(field.name, value, hints[field.name])
+            value = checked_field(field.name, getattr(self, field.name), hints[field.name])
             object.__setattr__(self, field.name, value)
-        for name, (low, high) in _RANGES.items():
-            value = getattr(self, name)
-            if not low <= value <= high:
-                limit = f"at least {low:g}" if high == _INF else f"from {low:g} to {high:g}"
-                raise RecipeError(f"Expected {name} {limit}, got {value!r}; do change it in recipe {self.name!r}.")
-        if self.learning_rate == 0:
-            raise RecipeError("Expected a positive learning_rate, got 0; do choose one such as 0.01.")
-        if self.plateau_divisor == 1:
-            raise RecipeError("Expected plateau_divisor above 1, got 1; do choose one such as 10.")
-        if self.nesterov and not self.momentum:
-            raise RecipeError("Expected momentum with nesterov, got 0; do set momentum, or nesterov = false.")
-        if self.warmup_epochs and self.schedule != "cosine":
-            raise RecipeError(
-                f'Expected warmup_epochs only with schedule = "cosine", got {self.warmup_epochs:g} with '
-                f'"{self.schedule}"; do set warmup_epochs = 0, or the schedule.'
-            )
-        if self.schedule == "cosine" and self.warmup_epochs >= self.epochs:
-            raise RecipeError(
-                f"Expected warmup_epochs below the {self.epochs} epochs, got {self.warmup_epochs:g}; do lower it."
-            )
+        expect_ranges(self)
+        expect_sense(self)
 
     def replace(self, **changes: Any) -> Recipe:
         """Return a copy with some fields changed; RecipeError as for the constructor."""
@@ -117,8 +153,9 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as plain JSON values."""
-        values = dataclasses.asdict(self)
-        return {**values, "freeze": list(self.freeze), "learning_rates": dict(self.learning_rates)}
+        lists = {name: list(getattr(self, name)) for name in ("milestones", "freeze")}
+        tables = {name: dict(getattr(self, name)) for name in ("weight_decays", "learning_rates")}
+        return {**dataclasses.asdict(self), **lists, **tables}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Recipe:
@@ -159,82 +196,8 @@ class Recipe:
             path.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-_INF = float("inf")
-_RANGES: dict[str, tuple[float, float]] = {
-    "epochs": (1, _INF),
-    "batch_size": (1, _INF),
-    "learning_rate": (0, 1e6),
-    "warmup_epochs": (0, _INF),
-    "momentum": (0, 1),
-    "weight_decay": (0, _INF),
-    "plateau_patience": (1, _INF),
-    "plateau_divisor": (1, _INF),
-    "minimum_learning_rate": (0, _INF),
-    "convergence_patience": (1, _INF),
-    "target_accuracy": (0, _INF),
-    "noise": (0, _INF),
-    "crop": (0, 1024),
-    "label_smoothing": (0, 1),
-    "held_out": (0, _INF),
-}
-
-
 def _toml(value: Any) -> str:
     """A value as TOML, which is JSON but for tables."""
     if not isinstance(value, dict):
         return json.dumps(value, ensure_ascii=False)
     return "{" + ", ".join(f"{json.dumps(key, ensure_ascii=False)} = {_toml(v)}" for key, v in value.items()) + "}"
-
-
-def _images_or_share(value: Any) -> int | float:
-    if not isinstance(value, float):
-        return _checked("held_out", value, int)
-    if 0 < value < 1:
-        return value
-    if value == 0:
-        return 0
-    raise RecipeError(f"Expected held_out to be a whole number of images or a share below 1, got {value!r}.")
-
-
-def _patterns(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list | tuple) or not all(isinstance(item, str) and item for item in value):
-        raise RecipeError(f'Expected freeze to be a list of patterns such as ["conv1", "layer1.*"], got {value!r}.')
-    return tuple(value)
-
-
-def _factors(value: Any) -> tuple[tuple[str, float], ...]:
-    pairs = tuple(value.items() if isinstance(value, Mapping) else value) if isinstance(value, _TABLES) else None
-    if pairs is None or not all(isinstance(p, list | tuple) and len(p) == 2 and isinstance(p[0], str) for p in pairs):
-        raise RecipeError(f'Expected learning_rates to be a table such as {{"head": 10.0}}, got {value!r}.')
-    factors = tuple((pattern, _checked(f"the factor of {pattern!r}", factor, float)) for pattern, factor in pairs)
-    patterns = [pattern for pattern, _ in factors]
-    for pattern, factor in factors:
-        if factor <= 0:
-            raise RecipeError(f"Expected a positive factor for {pattern!r}, got {factor:g}; do put it into freeze.")
-        if patterns.count(pattern) > 1:
-            raise RecipeError(f"Expected each pattern of learning_rates once, got {pattern!r} again; do keep one.")
-    return factors
-
-
-_TABLES = (Mapping, list, tuple)
-_CHECKS: dict[str, Callable[[Any], Any]] = {
-    "held_out": _images_or_share,
-    "freeze": _patterns,
-    "learning_rates": _factors,
-}
-
-
-def _checked(name: str, value: Any, kind: Any) -> Any:
-    """Return `value` as the field's type (an int may stand for a float); RecipeError otherwise."""
-    choices = get_args(kind)
-    if choices:
-        if value not in choices:
-            raise RecipeError(f"Expected {name} to be one of {', '.join(choices)}, got {value!r}.")
-        return value
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value) if abs(value) < 2**1000 else _INF
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise RecipeError(f"Expected {name} to be of type {kind.__name__}, got {value!r}.")
-    if kind is float and not math.isfinite(value):
-        raise RecipeError(f"Expected {name} to be a finite number, got {value}.")
-    return value

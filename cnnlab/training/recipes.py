@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
+from .race_recipes import RACE_RECIPES
 from .recipe import Recipe, RecipeError
 
 _THESIS = Recipe(
@@ -44,7 +45,7 @@ _RECIPES = {
             momentum=0.9,
             nesterov=True,
             weight_decay=5e-4,
-            flip=True,
+            flip="random",
             crop=2,
             standardize=True,
             held_out=5000,
@@ -63,11 +64,12 @@ _RECIPES = {
             momentum=0.9,
             nesterov=True,
             weight_decay=1e-4,
-            flip=True,
+            flip="random",
             crop=4,
             held_out=0.1,
             target_accuracy=2.0,  # never: few held-out images are soon all right
         ),
+        *RACE_RECIPES,
     )
 }
 

@@ -95,6 +95,7 @@ class TrainState:
         learning_rate_scale: float32 scalar that multiplies every update; the plateau rule sets it.
         step: int32 scalar, updates done.
         seed: uint32 scalar; the noise of a step is `fold_in(key(seed), step)`. Dropout keys live in `extra`.
+        average: `(params, extra)` averaged over the steps, which is then what is evaluated; None for none.
         structure: the network's graph, static.
     """
 
@@ -104,16 +105,24 @@ class TrainState:
     learning_rate_scale: jax.Array
     step: jax.Array
     seed: jax.Array
+    average: tuple[Any, Any] | None
     structure: Structure = field(metadata={"static": True})
 
     @classmethod
     def create(
-        cls, model: nnx.Module, tx: optax.GradientTransformation, *, seed: int = 0, freeze: Sequence[str] = ()
+        cls,
+        model: nnx.Module,
+        tx: optax.GradientTransformation,
+        *,
+        seed: int = 0,
+        freeze: Sequence[str] = (),
+        average: bool = False,
     ) -> TrainState:
         """Start training `model` with the optimiser `tx`; copies the model's arrays (steps may donate them).
 
         The seed, from 0 to 2**32 - 1 (else ValueError), is folded into the network's random keys, so that it decides
-        about dropout too. Parameters that a pattern of `freeze` matches are not trained (`Recipe.freeze`).
+        about dropout too. Parameters that a pattern of `freeze` matches are not trained (`Recipe.freeze`). With
+        `average` there is room for the average that a step with `averaging` keeps.
         """
         seed = expect_seed(seed)
         structure, params, extra = split_model(model, freeze)
@@ -125,13 +134,19 @@ class TrainState:
             learning_rate_scale=jnp.asarray(1.0, jnp.float32),
             step=jnp.asarray(0, jnp.int32),
             seed=jnp.asarray(seed, jnp.uint32),
+            average=jax.tree.map(jnp.copy, (params, extra)) if average else None,
             structure=structure,
         )
 
     @property
+    def evaluated(self) -> tuple[Any, Any]:
+        """The `(params, extra)` to evaluate and to keep: the average where there is one."""
+        return (self.params, self.extra) if self.average is None else self.average
+
+    @property
     def model(self) -> nnx.Module:
-        """The network with these numbers, in evaluation mode (shares the arrays: copy before donating)."""
-        return self.structure.merge(self.params, self.extra, train=False)
+        """The network to evaluate, in evaluation mode (shares the arrays: copy before donating)."""
+        return self.structure.merge(*self.evaluated, train=False)
 
 
 def _seeded(x: jax.Array, seed: int) -> jax.Array:

@@ -12,6 +12,7 @@ import optax
 
 from cnnlab.data.augmentation import Augmentation, to_float
 
+from .averaging import Averaging
 from .state import TrainState
 
 Batch = Mapping[str, jax.Array]
@@ -65,6 +66,7 @@ def make_train_step(
     *,
     loss: Loss = cross_entropy,
     augment: Augmentation | None = None,
+    averaging: Averaging | None = None,
     jit: bool = True,
 ) -> TrainStep:
     """Return `step(state, batch) -> (state, metrics)`: loss, gradient, update and metrics in one program.
@@ -72,39 +74,46 @@ def make_train_step(
     Args:
         tx: the optimiser whose state is in `state.opt_state`.
         loss: `(logits [batch, classes], labels [batch]) -> [batch]`; the step minimises its mean.
-        augment: `(images, key) -> images` on float32 images in [0, 1], `[batch, height, width, channels]`.
+        augment: `(batch, key) -> batch`, with `batch["image"]` float32 in [0, 1] and `batch["seed"]`, uint32, that of
+            the run; `cnnlab.data.on_images` makes one of a function of images. It may add `"other_label"` (int32 `[b]`)
+            and `"share"` (float32 `[b]`): the loss of an image is then share times that of its label plus the rest
+            times that of the other label.
+        averaging: what `cnnlab.training.make_averaging` returns; the state needs `average=True` then.
         jit: compile the step and donate the old state; False returns the plain function, to be part of
             a larger program.
 
     Returns:
         A function of a `TrainState` and a batch, giving the next state and the `Metrics` of the batch (before the
         update). The batch is a dictionary: `"image"` is uint8, or float in [0, 1], `[b, h, w, c]`; `"label"` is int32
-        `[b]`.
+        `[b]`. Alternating flips also want `"index"`, int32 `[b]`, the places of the images in the data set, and
+        `"epoch"`, an int32 scalar from 0.
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        images, labels = to_float(batch["image"]), batch["label"]
+        batch = {**batch, "image": to_float(batch["image"]), "seed": state.seed}
         if augment is not None:
-            images = augment(images, jax.random.fold_in(jax.random.key(state.seed), state.step))
+            batch = augment(batch, jax.random.fold_in(jax.random.key(state.seed), state.step))
 
         def objective(params: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array, Any]]:
             model = state.structure.merge(params, state.extra, train=True)
-            logits = model(images)  # pyright: ignore[reportCallIssue]
-            losses = loss(logits, labels)
+            logits = model(batch["image"])  # pyright: ignore[reportCallIssue]
+            losses = _losses(loss, logits, batch)
             _, extra = state.structure.split(model)
             return losses.mean(), (losses, logits, extra)
 
         gradient, (losses, logits, extra) = jax.grad(objective, has_aux=True)(state.params)
         updates, opt_state = tx.update(gradient, state.opt_state, state.params)
         updates = jax.tree.map(lambda u: u * state.learning_rate_scale.astype(u.dtype), updates)
+        network, average, number = (optax.apply_updates(state.params, updates), extra), state.average, state.step + 1
+        if averaging is not None:
+            if average is None:
+                raise ValueError("Expected a state with room for the average; do create it with average=True.")
+            average, network = averaging(average, network, number)
+        params, extra = network
         new_state = dataclasses.replace(
-            state,
-            params=optax.apply_updates(state.params, updates),
-            extra=extra,
-            opt_state=opt_state,
-            step=state.step + 1,
+            state, params=params, extra=extra, opt_state=opt_state, step=number, average=average
         )
-        return new_state, _metrics(losses, logits, labels)
+        return new_state, _metrics(losses, logits, batch["label"])
 
     return jax.jit(step, donate_argnums=0) if jit else step
 
@@ -121,6 +130,13 @@ def make_eval_step(*, loss: Loss = cross_entropy, jit: bool = True) -> Callable[
         return _metrics(loss(logits, batch["label"]), logits, batch["label"], batch.get("mask"))
 
     return jax.jit(step) if jit else step
+
+
+def _losses(loss: Loss, logits: jax.Array, batch: Batch) -> jax.Array:
+    losses = loss(logits, batch["label"])
+    if "other_label" not in batch:
+        return losses
+    return batch["share"] * losses + (1 - batch["share"]) * loss(logits, batch["other_label"])
 
 
 def _metrics(losses: jax.Array, logits: jax.Array, labels: jax.Array, mask: jax.Array | None = None) -> Metrics:

@@ -9,6 +9,7 @@ import optax
 import pytest
 from flax import nnx
 
+from cnnlab.data import on_images
 from cnnlab.training import Metrics, TrainState, cross_entropy, make_eval_step, make_train_step
 
 TX = optax.sgd(1.0, momentum=0.9)
@@ -49,7 +50,7 @@ def step():
 
 @pytest.fixture(scope="module")
 def noisy_step():
-    return make_train_step(TX, augment=noisy)
+    return make_train_step(TX, augment=on_images(noisy))
 
 
 @pytest.fixture(scope="module")
