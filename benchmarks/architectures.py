@@ -113,14 +113,19 @@ def _names(patterns: list[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _settings(args: argparse.Namespace) -> dict[str, Any]:
-    device = args.device
+def choose_device(device: str) -> str:
+    """Return "cpu" or "gpu" for one of these or "auto", and set this process and the contenders to it."""
     if device == "auto":
         device = "gpu" if shutil.which("nvidia-smi") else "cpu"
     os.environ["JAX_PLATFORMS"] = "cpu" if device == "cpu" else "cuda"  # of the contenders
     jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])  # and of this process, which describes the device
     os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"  # what torch.compile finds there would be no compilation
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # the contenders share the GPU
+    return device
+
+
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    device = choose_device(args.device)
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = args.threads or min(8 if device == "gpu" else 2, available)
     keys = ("rounds", "seconds", "batch", "image_size", "dtype")
@@ -153,7 +158,7 @@ def measure(name: str, settings: dict[str, Any]) -> dict[str, Any]:
     task = {key: settings[key] for key in ("seconds", "threads", "device", "dtype", "torch_compile")}
     task |= {"name": name, "model_options": options, "cpus": cpus(settings["threads"])}
     task |= {key: facts[key] for key in ("image_size", "num_classes", "batch_size")}
-    found = _take_turns(settings["contenders"], task, settings["rounds"])
+    found = take_turns({side: (SCRIPTS[side], task) for side in settings["contenders"]}, settings["rounds"])
     sides = {side: describe(side, answers, facts) for side, answers in found.items()}
     if set(sides) == set(SCRIPTS) and not any("error" in entry for entry in sides.values()):
         speeds = {side: entry["train_images_per_second"]["values"] for side, entry in sides.items()}
@@ -161,8 +166,13 @@ def measure(name: str, settings: dict[str, Any]) -> dict[str, Any]:
     return {**facts, **sides}
 
 
-def _take_turns(contenders: list[str], task: dict[str, Any], rounds: int) -> dict[str, list[dict[str, Any]] | str]:
-    """Return the answers of each contender that has this network, or why there are none."""
+def take_turns(contenders: dict[str, tuple[str, dict[str, Any]]], rounds: int) -> dict[str, list[dict[str, Any]] | str]:
+    """Return the answers of each contender that has this network, or why there are none.
+
+    Args:
+        contenders: name to its script and task.
+        rounds: how often each is timed.
+    """
     workers: dict[str, Worker] = {}
     found: dict[str, list[dict[str, Any]] | str] = {}
 
@@ -170,7 +180,7 @@ def _take_turns(contenders: list[str], task: dict[str, Any], rounds: int) -> dic
         """Let a contender warm up at first, then answer; a failure is its last turn."""
         try:
             if side not in workers:
-                workers[side] = Worker(side, SCRIPTS[side], task)
+                workers[side] = Worker(side, *contenders[side])
                 if workers[side].ask("warm up", limit=LIMIT)["ready"]:
                     found[side] = []
             elif isinstance(answers := found.get(side), list):
@@ -180,7 +190,7 @@ def _take_turns(contenders: list[str], task: dict[str, Any], rounds: int) -> dic
             found[side] = str(error)
 
     try:
-        for order in [contenders, *rotated(contenders, rounds)]:
+        for order in [list(contenders), *rotated(list(contenders), rounds)]:
             for side in order:
                 take_turn(side)
     finally:

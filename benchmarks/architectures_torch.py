@@ -36,7 +36,9 @@ def run(channel: Channel) -> None:
         torch.backends.cudnn.benchmark = True
     wake(device)
     before = resident_bytes()
-    network = torch_network(options["name"], options["num_classes"], image_size=options["image_size"]).to(device)
+    others = options.get("torch_options", {})
+    network = torch_network(options["name"], options["num_classes"], image_size=options["image_size"], **others)
+    network = network.to(device)
     called = torch.compile(network, dynamic=False) if options["torch_compile"] else network
     arrays = make_batch(options)
     images = torch.from_numpy(arrays[0]).permute(0, 3, 1, 2).to(device)

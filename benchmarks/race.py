@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from measure import RESULTS, BenchmarkError, say, versions, write_json
-from race_peer import run_peer
+from race_peer import expect_script, run_peer
 from race_results import append_run, read_runs, report, summarized
 
 _QUICK_TRAIN, _QUICK_TEST = 5000, 500
@@ -63,6 +63,8 @@ def race(args: argparse.Namespace) -> None:
         raise BenchmarkError(f"Expected --recipe to be one of {', '.join(ENTRIES)}, got {name!r}.")
     if args.runs < 1:
         raise BenchmarkError(f"Expected --runs of at least 1, got {args.runs}.")
+    if args.peer is not None:
+        expect_script(args.peer)
     use_compilation_cache()
     recipe, options, runs = get_recipe(name).replace(precision=args.dtype), ENTRIES[name].options, args.runs
     data = load_dataset("cifar10", args.data_dir)

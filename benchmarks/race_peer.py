@@ -12,6 +12,12 @@ from typing import Any
 from measure import BenchmarkError
 
 
+def expect_script(path: Path) -> None:
+    """Raise BenchmarkError when there is no file at the path."""
+    if not path.is_file():
+        raise BenchmarkError(f"Expected the script of a peer at {path}, got no such file.")
+
+
 def run_peer(path: Path, pattern: str | None = None) -> dict[str, Any]:
     """Run `python PATH` and return its `wall_seconds`, and `seconds`: those that it reports, else the same.
 
@@ -22,8 +28,7 @@ def run_peer(path: Path, pattern: str | None = None) -> dict[str, Any]:
     Raises:
         BenchmarkError: no such script, it fails, or it prints nothing that the pattern matches.
     """
-    if not path.is_file():
-        raise BenchmarkError(f"Expected the script of a peer at {path}, got no such file.")
+    expect_script(path)
     start = time.perf_counter()
     done = subprocess.run([sys.executable, path.name], cwd=path.parent, capture_output=True, text=True)
     wall = time.perf_counter() - start

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from measure import RESULTS, BenchmarkError, rotated, say, summary, table, write_json
+from measure import RESULTS, BenchmarkError, rotated, say, summary, table, update_page, write_json
 
 _LIBRARIES = "import jax, flax, optax"
 # The seconds of the second statement, after the first in the same interpreter.
@@ -66,6 +66,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5, help="times each start is timed (5)")
     parser.add_argument("--out", type=Path, default=RESULTS / "startup.json", help="the JSON file to write")
+    parser.add_argument("--page", type=Path, help="put the table into this page of the docs too")
     args = parser.parse_args(arguments)
     try:
         if args.repeats < 1:
@@ -76,6 +77,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"startup.py: {error}")
     print(report(found))
     write_json(args.out, "startup", {"settings": {"repeats": args.repeats}, "seconds": found})
+    if args.page is not None:
+        update_page(args.page, "startup", f"{describe_run(args.out)}\n\n{report(found)}")
     print(f"\n{args.out}")
 
 
@@ -135,6 +138,13 @@ def parse(output: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BenchmarkError(f"Expected a JSON object on the last line, got {lines[-1] if lines else 'no output'!r}.")
     return value
+
+
+def describe_run(path: Path) -> str:
+    """Return one line on a result: hardware, versions, repeats."""
+    result = json.loads(path.read_text(encoding="utf-8"))
+    env, repeats = result["environment"], result["settings"]["repeats"]
+    return f"{env['cpu']}; Python {env['python']}, jax {env['jax']}; {repeats} repeats; {env['started'][:10]}"
 
 
 def report(found: dict[str, dict[str, Any]]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -57,11 +58,23 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """He et al. 2015 for ImageNet, a bottleneck's stride in its 3x3 convolution: `[b, 3, h, w]` to `[b, classes]`."""
+    """He et al. 2015 for ImageNet, a bottleneck's stride in its 3x3 convolution: `[b, 3, h, w]` to `[b, classes]`.
 
-    def __init__(self, depths: Sequence[int], num_classes: int, *, bottleneck: bool, skip: bool = True):
+    With `stem="cifar"` it begins with a 3x3 convolution of stride 1 and without pooling, for small images.
+    """
+
+    def __init__(
+        self,
+        depths: Sequence[int],
+        num_classes: int,
+        *,
+        bottleneck: bool,
+        skip: bool = True,
+        stem: str = "imagenet",
+    ):
         super().__init__()
-        self.conv1 = conv(3, 64, 7, 2)
+        self.small = stem == "cifar"
+        self.conv1 = conv(3, 64, 3) if self.small else conv(3, 64, 7, 2)
         self.bn1 = nn.BatchNorm2d(64)
         inputs, expansion = 64, 4 if bottleneck else 1
         for stage, depth in enumerate(depths):
@@ -75,7 +88,9 @@ class ResNet(nn.Module):
         self.fc = nn.Linear(inputs, num_classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, 2, padding=1)
+        x = F.relu(self.bn1(self.conv1(x)))
+        if not self.small:
+            x = F.max_pool2d(x, 3, 2, padding=1)
         for stage in range(1, self.stages + 1):
             x = self.get_submodule(f"layer{stage}")(x)
         return self.fc(x.mean((2, 3)))
@@ -240,7 +255,7 @@ def _builders() -> dict[str, Callable[..., nn.Module]]:
 BUILDERS = _builders()
 
 
-def torch_network(name: str, num_classes: int = 10, *, image_size: int | None = None, **options: int) -> nn.Module:
+def torch_network(name: str, num_classes: int = 10, *, image_size: int | None = None, **options: Any) -> nn.Module:
     """Return the PyTorch twin of cnnlab's network `name`, with PyTorch's fresh weights, in train mode.
 
     Args:

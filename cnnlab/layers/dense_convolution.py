@@ -12,6 +12,7 @@ The primitive is bilinear and its gradients are made of itself, so derivatives o
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -28,9 +29,11 @@ Pads = tuple[tuple[int, int], tuple[int, int]]
 Pair = tuple[int, int]
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
-# XLA hands a convolution to its fast library (YNNPACK) from so many channels on, in or out; below it uses Eigen's.
-_CHANNELS_OF_LIBRARY = 17
-_FEWEST_CHANNELS = 8  # with fewer, the library is no faster
+# XLA gives a convolution to YNNPACK from so many channels on, in or out, and to Eigen below (its `cpu/ynn_support.cc`).
+_CHANNELS_OF_YNNPACK = 17
+_FEWEST_CHANNELS = 8  # with fewer, YNNPACK is no faster than Eigen
+# YNNPACK takes a second thread only from so many output channels on (measured); Eigen uses all there are.
+_CHANNELS_OF_TWO_THREADS = 128
 
 
 def dense_conv(
@@ -125,12 +128,30 @@ def _gradient_of_kernel(gradient: Any, inputs: Any, kernel: Any, *, options: _Op
 
 
 def _lower_on_cpu(inputs: Any, kernel: Any, *, options: _Options) -> Any:
-    """Where channels are few, one more in the output brings in the fast library."""
-    in_channels, out_channels = kernel.shape[2:]
-    more = _CHANNELS_OF_LIBRARY - out_channels
-    if in_channels not in range(_FEWEST_CHANNELS, _CHANNELS_OF_LIBRARY) or more <= 0 or kernel.shape[:2] == (1, 1):
-        return options.reference(inputs, kernel)
-    return options.reference(inputs, jnp.pad(kernel, ((0, 0), (0, 0), (0, 0), (0, more))))[..., :out_channels]
+    """Bring about the choice between XLA's two libraries that is faster with the threads of this process.
+
+    XLA chooses by the numbers of channels alone. With one thread YNNPACK is the faster one, and one more output
+    channel gets it where there are few. With more threads Eigen is, as long as YNNPACK uses only one of them; and since
+    XLA keeps YNNPACK from convolutions that make images larger, one more row of padding gets Eigen.
+    """
+    height, in_channels, out_channels = inputs.shape[1], *kernel.shape[2:]
+    strides, ((top, bottom), sides), lhs_dilation, rhs_dilation = options
+    simple = strides == lhs_dilation == (1, 1) and kernel.shape[:2] != (1, 1) and inputs.dtype == jnp.float32
+    out_height = height + top + bottom - (kernel.shape[0] - 1) * rhs_dilation[0]
+    if _threads() == 1:
+        more = _CHANNELS_OF_YNNPACK - out_channels
+        if simple and more > 0 and _FEWEST_CHANNELS <= in_channels < _CHANNELS_OF_YNNPACK:
+            return options.reference(inputs, jnp.pad(kernel, ((0, 0), (0, 0), (0, 0), (0, more))))[..., :out_channels]
+    elif simple and out_height == height and out_channels < _CHANNELS_OF_TWO_THREADS:
+        if max(in_channels, out_channels) >= _CHANNELS_OF_YNNPACK:
+            larger = _Options(strides, ((top, bottom + 1), sides), lhs_dilation, rhs_dilation)
+            return larger.reference(inputs, kernel)[:, :height]
+    return options.reference(inputs, kernel)
+
+
+def _threads() -> int:
+    """CPUs of this process, for which XLA makes a thread each."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _batched(arrays: Sequence[Any], axes: Sequence[Any], *, options: _Options) -> tuple[Any, int]:

@@ -13,7 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from cnnlab.layers import conv_general_dilated
+from cnnlab.layers import conv_general_dilated, dense_convolution
 from cnnlab.layers.dense_convolution import dense_conv
 from cnnlab.layers.finished import finished, finished_gradient
 
@@ -154,10 +154,37 @@ def test_on_cuda_the_gradient_is_that_of_lax_and_nothing_loops() -> None:
     assert "while" not in text and "while" in lowered("cpu", objective(ours), *SHAPES)
 
 
-def test_few_channels_become_one_more_than_xla_keeps_to_itself() -> None:
-    text = lowered("cpu", ours, (8, 16, 16, 16), (3, 3, 16, 16))
-    assert "tensor<3x3x16x17xf32>" in text
-    assert "tensor<3x3x17x17xf32>" not in lowered("cpu", ours, (8, 16, 16, 17), (3, 3, 17, 16))
+CASES = {
+    # (channels in, out), threads -> what the program for CPU holds
+    (16, 16, 1): "tensor<3x3x16x17xf32>",  # one channel more, for the library that is fast on one thread
+    (16, 16, 2): "pad = [[1, 1], [1, 1]]",
+    (32, 32, 1): "pad = [[1, 1], [1, 1]]",
+    (32, 32, 2): "pad = [[1, 2], [1, 1]]",  # one row more, for the library that uses all threads
+    (3, 64, 2): "pad = [[1, 2], [1, 1]]",
+    (64, 128, 2): "pad = [[1, 1], [1, 1]]",
+}
+
+
+@pytest.mark.parametrize(("case", "expected"), CASES.items(), ids=str)
+def test_channels_and_threads_choose_the_library(case: Any, expected: str, monkeypatch: Any) -> None:
+    in_channels, out_channels, threads = case
+    monkeypatch.setattr(dense_convolution, "_threads", lambda: threads)
+    shapes = (2, 8, 8, in_channels), (3, 3, in_channels, out_channels)
+    text = lowered("cpu", lambda x, w: ours(x, w), *shapes)  # a function of its own, so that nothing is remembered
+    assert expected in text
+    assert ("x17xf32>" in text) == (expected.endswith("x17xf32>"))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("channels", [(16, 16), (3, 20), (20, 24)], ids=str)
+def test_the_choice_of_the_library_changes_no_value(channels: Any, threads: int, monkeypatch: Any) -> None:
+    monkeypatch.setattr(dense_convolution, "_threads", lambda: threads)
+    inputs, kernel = normal((2, 6, 5, channels[0]), (3, 3, *channels))
+
+    def run(conv: Callable) -> Any:
+        return jax.jit(lambda x, w: jax.value_and_grad(objective(conv), (0, 1))(x, w))(inputs, kernel)
+
+    assert_close(run(ours), run(with_lax))
 
 
 def test_the_layer_uses_the_primitive_unless_there_are_groups() -> None:
