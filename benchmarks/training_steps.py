@@ -91,7 +91,9 @@ def run(args: argparse.Namespace) -> None:
     device = choose_device(args.device)
     networks = [n for n in NETWORKS[device] if args.only is None or n.name in args.only]
     if not networks:
-        raise BenchmarkError(f"Expected some of {', '.join(n.name for n in NETWORKS[device])}, got {args.only}.")
+        raise BenchmarkError(
+            f"Expected some of {', '.join(n.name for n in NETWORKS[device])}, got {' '.join(args.only)}."
+        )
     settings = {"device": device, "rounds": args.rounds, "seconds": args.seconds, "threads": args.threads}
     settings["dtype"] = "bfloat16" if device == "gpu" else "float32"
     found = {}
@@ -162,7 +164,7 @@ def report(result: dict[str, Any]) -> str:
             ours = contender == "cnnlab"
             label = [f"{name}, batch {entry['batch_size']}, {entry['image_size']} px" if ours else "", contender]
             if "error" in found:
-                rows.append([" ".join(label), "failed", "", "", "", ""])
+                rows.append([*label, "failed", "", "", "", ""])
                 continue
             speed, ratio = found["train_images_per_second"], found.get("ratio_to_best_torch")
             against = f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})" if ratio else "-"

@@ -215,7 +215,7 @@ def test_a_network_without_a_twin_is_measured_alone_and_a_failure_is_the_last_tu
     monkeypatch.setattr(module, "Worker", Worker)
     for twin, of_torch, turns in (("none", None, 0), ("fails", "torch stopped: out of memory", 1), ("there", 2, 2)):
         asked.clear()
-        found = module._take_turns(["cnnlab", "torch"], {}, rounds=2)
+        found = module.take_turns({side: (f"{side}.py", {}) for side in ("cnnlab", "torch")}, rounds=2)
         assert [answer["turn"] for answer in found["cnnlab"]] and len(found["cnnlab"]) == 2
         assert asked.count(("torch", "run")) == turns
         assert (len(found["torch"]) if twin == "there" else found.get("torch")) == of_torch
