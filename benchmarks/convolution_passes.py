@@ -1,0 +1,121 @@
+"""Speed of the three passes of a 3x3 convolution: cnnlab, `jax.lax` and PyTorch, beside a matrix product.
+
+    python benchmarks/convolution_passes.py                 # about 3 minutes on two cores
+    python benchmarks/convolution_passes.py --threads 1
+
+For each shape: forward, gradient of the inputs, gradient of the kernel, in GFLOP/s (two per multiply-add, padding
+counted), float32, NHWC in JAX, channels-last in PyTorch. It shows which pass of which layer holds a network back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from measure import (
+    RESULTS,
+    BenchmarkError,
+    Worker,
+    cpus,
+    expect_torch,
+    rotated,
+    say,
+    summary,
+    table,
+    update_page,
+    versions,
+    write_json,
+)
+
+# batch, side, channels in, channels out: the stages of ResNet-20, then of ResNet-34 with the stem for small images
+SHAPES = ((128, 32, 3, 16), (128, 32, 16, 16), (128, 16, 32, 32), (128, 8, 64, 64))
+SHAPES += ((32, 32, 64, 64), (32, 16, 128, 128), (32, 8, 256, 256), (32, 4, 512, 512))
+PASSES = ("forward", "inputs", "kernel")
+SIDES = {"cnnlab": "convolution_passes_jax.py", "lax": "convolution_passes_jax.py"}
+TORCH = {"torch": "convolution_passes_torch.py"}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Read the options, measure, print the table, write JSON and page."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5, help="times each is timed (5)")
+    parser.add_argument("--threads", type=int, default=2, help="CPUs and threads of each contender (2)")
+    parser.add_argument("--no-torch", action="store_true", help="leave PyTorch out")
+    parser.add_argument("--out", type=Path, default=RESULTS / "convolution_passes.json", help="the JSON file to write")
+    parser.add_argument("--page", type=Path, help="put the table into this page of the docs too")
+    args = parser.parse_args(arguments)
+    try:
+        if args.rounds < 1:
+            raise BenchmarkError(f"Expected --rounds of at least 1, got {args.rounds}.")
+        if not args.no_torch:
+            expect_torch()
+        os.environ["JAX_PLATFORMS"] = "cpu"
+        found = measure(SIDES if args.no_torch else {**SIDES, **TORCH}, args.rounds, args.threads, SHAPES)
+    except BenchmarkError as error:
+        sys.exit(f"convolution_passes.py: {error}")
+    settings = {"rounds": args.rounds, "threads": args.threads}
+    write_json(args.out, "convolution_passes", {"settings": settings, **found}, **versions("torch"))
+    print(report(found))
+    if args.page is not None:
+        update_page(args.page, "convolution_passes", f"{describe_run(args.out)}\n\n{report(found)}")
+    print(f"\n{args.out}")
+
+
+def measure(sides: dict[str, str], rounds: int, threads: int, shapes: Any) -> dict[str, Any]:
+    """Return the rate of a matrix product, and for each shape and pass the `summary` of each side's GFLOP/s."""
+    workers: dict[str, Worker] = {}
+    answers: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
+    try:
+        for side, script in sides.items():
+            say(f"{side}: compiling and warming up ...")
+            options = {"side": side, "threads": threads, "cpus": cpus(threads), "shapes": shapes}
+            workers[side] = Worker(side, script, options)
+            workers[side].ask("warm up")
+        for number, order in enumerate(rotated(list(sides), rounds), start=1):
+            for side in order:
+                answers[side].append(workers[side].ask("run"))
+            say(f"round {number} of {rounds}")
+    finally:
+        for worker in workers.values():
+            worker.close()
+    products = {side: summary([2 * 1024**3 / a["product"] / 1e9 for a in of]) for side, of in answers.items()}
+    rates = []
+    for i, (batch, side, ins, outs) in enumerate(shapes):
+        work = 2 * 9 * batch * side * side * ins * outs
+        of_shape = {
+            name: {way: summary([work / a["seconds"][i][way] / 1e9 for a in of]) for way in PASSES}
+            for name, of in answers.items()
+        }
+        rates.append({"shape": [batch, side, ins, outs], "gflops": of_shape})
+    return {"product_gflops": products, "passes": rates}
+
+
+def describe_run(path: Path) -> str:
+    """Return one line on a result: hardware, versions, rounds."""
+    result = json.loads(path.read_text(encoding="utf-8"))
+    env, settings = result["environment"], result["settings"]
+    return (
+        f"{env['cpu']}, {settings['threads']} threads; Python {env['python']}, jax {env['jax']}, torch {env['torch']}; "
+        f"GFLOP/s, median of {settings['rounds']} rounds; {env['started'][:10]}"
+    )
+
+
+def report(found: dict[str, Any]) -> str:
+    """Return the table: a row for each shape, a column for each pass and side."""
+    sides = list(found["product_gflops"])
+    rows = []
+    for entry in found["passes"]:
+        batch, side, ins, outs = entry["shape"]
+        cells = [f"{entry['gflops'][name][way]['median']:.0f}" for way in PASSES for name in sides]
+        rows.append([f"{batch} x {side} px, {ins} to {outs}", *cells])
+    header = ["convolution", *(f"{way} {name}" for way in PASSES for name in sides)]
+    products = ", ".join(f"{name} {of['median']:.0f}" for name, of in found["product_gflops"].items())
+    return f"{table(header, rows)}\n\nmatrix product of 1024 x 1024, GFLOP/s: {products}"
+
+
+if __name__ == "__main__":
+    main()
