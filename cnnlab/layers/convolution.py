@@ -63,6 +63,7 @@ def conv_general_dilated(
     )
     dense = inputs.ndim == 4 and feature_group_count == 1 and not any(options.values()) and inputs.dtype == kernel.dtype
     dense = dense and (not isinstance(padding, str) or _all_ones(lhs_dilation))
+    dense = dense and all(isinstance(size, int) for size in (*inputs.shape, *kernel.shape))  # none is symbolic
     if not dense or lax.conv_dimension_numbers(inputs.shape, kernel.shape, dimension_numbers) != _NHWC:
         return reference(inputs, kernel)
     dilations = [(1, 1) if d is None else d for d in (lhs_dilation, rhs_dilation)]

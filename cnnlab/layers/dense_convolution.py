@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
+from jax.sharding import AxisType
 
 from .finished import finished, finished_gradient
 
@@ -58,17 +59,32 @@ def dense_conv(
     Returns:
         `[batch, out_height, out_width, out_channels]`.
     """
-    options = _Options(_pair(strides), _pads(padding), _pair(lhs_dilation), _pair(rhs_dilation))
+    options = _Options((tuple(strides), tuple(map(tuple, padding)), tuple(lhs_dilation), tuple(rhs_dilation)))
+    if not _is_plain(inputs, kernel, options):
+        return options.reference(inputs, kernel)
     return finished_gradient(_conv_p.bind(finished(inputs), kernel, options=options))
+
+
+def _is_plain(inputs: jax.Array, kernel: jax.Array, options: _Options) -> bool:
+    """Whether the primitive may take over, which knows neither symbolic nor empty shapes, nor more than lax's defaults.
+
+    Arrays whose types name axes of a mesh (in `shard_map`, or under explicit sharding) and a matrix product precision
+    that was set for a while are left to lax as well.
+    """
+    types = [jax.typeof(x) for x in (inputs, kernel)]
+    if not all(isinstance(size, int) and size for t in types for size in t.shape):
+        return False
+    if any(kind is not AxisType.Auto for t in types for kind in t.sharding.mesh.axis_types):
+        return False
+    if jax.config.jax_default_matmul_precision is not None:  # pyright: ignore[reportAttributeAccessIssue]
+        return False
+    return bool(min(jax.eval_shape(options.reference, inputs, kernel).shape))
 
 
 class _Options(tuple):
     """Strides, padding and the two dilations of a convolution, hashable."""
 
     __slots__ = ()
-
-    def __new__(cls, strides: Pair, padding: Pads, lhs_dilation: Pair, rhs_dilation: Pair):
-        return super().__new__(cls, (strides, padding, lhs_dilation, rhs_dilation))
 
     def reference(self, inputs: Any, kernel: Any) -> Any:
         """JAX's own convolution."""
@@ -84,7 +100,7 @@ class _Options(tuple):
         for out, size, k, s, (low, _), a, d in zip(out_size, in_size, kernel_size, *self, strict=True):
             before = (k - 1) * d - low
             pads.append((before, (size - 1) * a + (k - 1) * d + 1 - ((out - 1) * s + 1) - before))
-        return _Options(lhs_dilation, _pads(pads), strides, rhs_dilation)
+        return _Options((lhs_dilation, tuple(pads), strides, rhs_dilation))
 
     def of_kernel(self, out_size: Pair, in_size: Pair, kernel_size: Pair) -> _Options:
         """Options of the convolution of the inputs with the gradient of the output that gives that of the kernel."""
@@ -92,7 +108,7 @@ class _Options(tuple):
         pads = []
         for out, size, k, s, (low, _), a, d in zip(out_size, in_size, kernel_size, *self, strict=True):
             pads.append((low, (k - 1) * d + (out - 1) * s + 1 - ((size - 1) * a + 1) - low))
-        return _Options(rhs_dilation, _pads(pads), lhs_dilation, strides)
+        return _Options((rhs_dilation, tuple(pads), lhs_dilation, strides))
 
 
 _conv_p = Primitive("dense_conv")
@@ -144,13 +160,14 @@ def _lower_on_cpu(inputs: Any, kernel: Any, *, options: _Options) -> Any:
             return options.reference(inputs, jnp.pad(kernel, ((0, 0), (0, 0), (0, 0), (0, more))))[..., :out_channels]
     elif simple and out_height == height and out_channels < _CHANNELS_OF_TWO_THREADS:
         if max(in_channels, out_channels) >= _CHANNELS_OF_YNNPACK:
-            larger = _Options(strides, ((top, bottom + 1), sides), lhs_dilation, rhs_dilation)
+            larger = _Options((strides, ((top, bottom + 1), sides), lhs_dilation, rhs_dilation))
             return larger.reference(inputs, kernel)[:, :height]
     return options.reference(inputs, kernel)
 
 
+@cache
 def _threads() -> int:
-    """CPUs of this process, for which XLA makes a thread each."""
+    """CPUs that this process could use when it first asked, for each of which XLA makes a thread."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -170,7 +187,7 @@ def _abstract(inputs: Any, kernel: Any, *, options: _Options) -> Any:
     return inputs.update(shape=out.shape, dtype=out.dtype)
 
 
-_conv_p.def_impl(lambda *arrays, options: jax.jit(partial(_conv_p.bind, options=options))(*arrays))
+_conv_p.def_impl(partial(jax.jit, static_argnames="options")(partial(_conv_p.bind)))
 _conv_p.def_abstract_eval(_abstract)
 ad.defbilinear(_conv_p, _gradient_of_inputs, _gradient_of_kernel)
 batching.primitive_batchers[_conv_p] = _batched
@@ -178,13 +195,3 @@ mlir.register_lowering(
     _conv_p, mlir.lower_fun(lambda x, w, *, options: options.reference(x, w), multiple_results=False)
 )
 mlir.register_lowering(_conv_p, mlir.lower_fun(_lower_on_cpu, multiple_results=False), platform="cpu")
-
-
-def _pair(values: Sequence[int]) -> Pair:
-    first, second = (int(v) for v in values)
-    return first, second
-
-
-def _pads(padding: Sequence[Sequence[int]]) -> Pads:
-    first, second = (_pair(p) for p in padding)
-    return first, second

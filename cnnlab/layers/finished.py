@@ -4,7 +4,8 @@ XLA fuses cheap operations into all that read them. On CPU it does so even where
 memory, as the transposing copies of a weight gradient do: there a residual network computes its whole stream of
 additions again, with strides of a batch (measured on ResNet-20: a third of the step). `optimization_barrier` is of no
 use, since the compiler for CPU drops it before it fuses. A loop that never turns, but whose condition the compiler
-cannot know, is no operation that can be fused, and costs a few microseconds.
+cannot know, is no operation that can be fused. It costs microseconds, and a copy of the array where others read it too.
+Where a process has several CPU devices there is no such loop, since its condition would be a matter of all of them.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _finished_p = Primitive("finished")
 
 
 def _on_cpu(x: Any, *, forward: bool) -> Any:
-    if not forward or x.size == 0 or not jnp.issubdtype(x.dtype, jnp.floating):
+    if not forward or x.size == 0 or not jnp.issubdtype(x.dtype, jnp.floating) or _several_devices():
         return x
     first = (0,) * x.ndim
 
@@ -45,6 +46,10 @@ def _on_cpu(x: Any, *, forward: bool) -> Any:
         return count + 1, jnp.maximum(x, x - 1)  # x itself, which the compiler does not know
 
     return lax.while_loop(turns, body, (jnp.int32(0), x))[1]
+
+
+def _several_devices() -> bool:
+    return jax.default_backend() == "cpu" and jax.local_device_count() > 1
 
 
 _finished_p.def_impl(lambda x, *, forward: x)

@@ -32,7 +32,11 @@ def max_pool(images: jax.Array, window: Window, strides: Window | None = None, p
     reference = partial(nnx.max_pool, window_shape=window, strides=strides, padding=padding)  # pyright: ignore[reportArgumentType]
     if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
         return reference(images)
-    if window == strides and padding == "VALID":
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(images.shape[1:3], window, strides, padding)
+    if any(n + sum(pad) < k for n, pad, k in zip(images.shape[1:3], padding, window, strict=True)):
+        return reference(images)  # no window fits: an empty result
+    if window == strides and not any(map(any, padding)):
         on_cpu = partial(_max_pool_disjoint, window=window)
     else:
         on_cpu = partial(_max_pool_by_slices, window=window, strides=strides, padding=padding)
@@ -95,11 +99,9 @@ def _pair(value: Window) -> tuple[int, int]:
 
 
 def _max_pool_by_slices(
-    images: jax.Array, *, window: tuple[int, int], strides: tuple[int, int], padding: Padding
+    images: jax.Array, *, window: tuple[int, int], strides: tuple[int, int], padding: Sequence[tuple[int, int]]
 ) -> jax.Array:
     """Max pooling as maxima of strided slices, along columns and then along rows: no select-and-scatter."""
-    if isinstance(padding, str):
-        padding = lax.padtype_to_pads(images.shape[1:3], window, strides, padding)
     (top, bottom), (left, right) = padding
     if any((top, bottom, left, right)):
         lowest = jnp.asarray(-jnp.inf, images.dtype)

@@ -13,7 +13,7 @@ from typing import Any
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 _PACKAGES += ("pillow", "scikit-learn", "tensorflow-datasets")  # they decode and deliver images
-_DECIDING = ("jax", "jaxlib", "flax", "backend", "device_kind")  # another one may round otherwise
+_DECIDING = ("jax", "jaxlib", "flax", "backend", "device_kind", "cpus")  # another one may round otherwise
 _PACKAGE_FOLDER = Path(__file__).resolve().parents[1]
 _GIT_SECONDS = 5.0
 
@@ -29,8 +29,8 @@ def describe_environment() -> dict[str, Any]:
         version per package, None where it is not installed; `git_revision` of the working directory and
         `git_dirty` (tracked files differ from it, or there are .py files that git neither tracks nor ignores), both
         None outside a repository; `cnnlab_revision` and `cnnlab_dirty`, the same of the checkout that cnnlab is
-        imported from, None where it was installed; `platform`, `cpu`, `cpu_count`; `backend`, `device_kind`,
-        `device_count`; `variables`.
+        imported from, None where it was installed; `platform`, `cpu`, `cpu_count`, `cpus` (those this process may
+        use: XLA's threads); `backend`, `device_kind`, `device_count`; `variables`.
     """
     import jax
 
@@ -51,6 +51,7 @@ def describe_environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "cpu": _cpu_model(),
         "cpu_count": os.cpu_count(),
+        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "backend": jax.default_backend(),
         "device_kind": jax.devices()[0].device_kind,
         "device_count": jax.device_count(),

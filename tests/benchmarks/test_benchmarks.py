@@ -1,6 +1,5 @@
 """The benchmarks run, their statistics are right, and their JSON holds what benchmarks/README.md promises."""
 
-import importlib
 import json
 import os
 import re
@@ -17,18 +16,6 @@ from cnnlab.models import list_models
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"
-
-
-@pytest.fixture
-def room(monkeypatch):
-    """Return a function that imports a module of benchmarks/ as the scripts do, from their own folder."""
-    names = [path.stem for path in BENCHMARKS.glob("*.py")]
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    for name in names:
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    yield importlib.import_module
-    for name in names:
-        sys.modules.pop(name, None)
 
 
 def run_script(name, *arguments, code=None):

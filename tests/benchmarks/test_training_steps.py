@@ -16,15 +16,9 @@ BENCHMARKS = ROOT / "benchmarks"
 
 
 @pytest.fixture
-def module(monkeypatch):
-    """The script, imported as it runs, from its own folder."""
-    names = [path.stem for path in BENCHMARKS.glob("*.py")]
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    for name in names:
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    yield importlib.import_module("training_steps")
-    for name in names:
-        sys.modules.pop(name, None)
+def module(room):
+    """The script, imported as it runs."""
+    return room("training_steps")
 
 
 @pytest.mark.parametrize("device", ["cpu", "gpu"])

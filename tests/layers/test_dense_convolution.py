@@ -1,7 +1,10 @@
 """The convolution primitive against `jax.lax`: values, gradients of both modes and orders, `vmap`, loops, lowerings."""
 
 import functools
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -81,7 +84,7 @@ def test_values_and_gradients_are_those_of_lax(shape: Any, sizes: Any, options: 
         out = jax.eval_shape(lambda x, w: with_lax(x, w, *options), *like).shape
     except (ValueError, TypeError):
         out = (0,)
-    assume(min(out) > 0)
+    assume(min(out) >= 0 and min(shape) > 0)
     inputs, kernel, direction = normal(shape, kernel_shape, out, dtype=dtype)
 
     def run(conv: Callable) -> Any:
@@ -135,6 +138,11 @@ def lowered(platform: str, function: Callable, *shapes: tuple[int, ...]) -> str:
     return jax.jit(function).trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
 
 
+def convolutions(text: str) -> list[str]:
+    """Every convolution of a program with all its attributes."""
+    return re.findall(r"stablehlo.convolution\([^)]*\) (.*)", text)
+
+
 def layouts(text: str) -> set[str]:
     return set(re.findall(r"dim_numbers = (\[[^\]]*\]x\[[^\]]*\]->\[[^\]]*\])", text))
 
@@ -150,8 +158,78 @@ def test_on_cpu_every_convolution_of_a_gradient_is_in_the_order_the_fast_kernels
 
 def test_on_cuda_the_gradient_is_that_of_lax_and_nothing_loops() -> None:
     text, reference = (lowered("cuda", jax.grad(objective(f), (0, 1)), *SHAPES) for f in (ours, with_lax))
-    assert layouts(text) == layouts(reference)
+    assert len(convolutions(text)) == 3 and convolutions(text) == convolutions(reference)
     assert "while" not in text and "while" in lowered("cpu", objective(ours), *SHAPES)
+
+
+def test_a_precision_that_is_set_for_a_while_holds() -> None:
+    with jax.default_matmul_precision("highest"):
+        text, reference = (lowered("cuda", jax.grad(objective(f), (0, 1)), *SHAPES) for f in (ours, with_lax))
+    assert "HIGHEST" in text and convolutions(text) == convolutions(reference)
+    assert "HIGHEST" not in lowered("cuda", jax.grad(objective(ours), (0, 1)), *SHAPES)
+
+
+def test_an_eager_call_compiles_once(caplog: Any) -> None:
+    def compiled(batch: int) -> int:
+        arrays = normal((batch, 5, 4, 3), (3, 3, 3, 7))
+        caplog.clear()
+        with jax.log_compiles():
+            ours(*arrays)
+        return sum("Compiling" in record.getMessage() for record in caplog.records)
+
+    assert compiled(2) > 0  # a shape that is new
+    assert compiled(2) == 0
+    assert compiled(3) > 0
+
+
+def test_a_symbolic_batch_and_height_are_exported() -> None:
+    batch, height = jax.export.symbolic_shape("b, h")
+    like = jax.ShapeDtypeStruct((batch, height, 6, 3), jnp.float32), jax.ShapeDtypeStruct((3, 3, 3, 20), jnp.float32)
+    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+    program = jax.jit(lambda x, w: conv_general_dilated(x, w, (2, 2), "SAME", **options))
+    inputs, kernel = normal((2, 8, 6, 3), (3, 3, 3, 20))
+    got = jax.export.export(program)(*like).call(inputs, kernel)
+    assert_close(got, program(inputs, kernel))
+
+
+TWO_DEVICES = """
+import jax, numpy as np, jax.numpy as jnp
+from jax.sharding import PartitionSpec as P, NamedSharding
+from jax import lax
+from cnnlab.layers.dense_convolution import dense_conv
+ones = ((1, 1), (1, 1))
+lax_conv = lambda x, w: lax.conv_general_dilated(x, w, (1, 1), ones, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+our_conv = lambda x, w: dense_conv(x, w, padding=ones)
+rng = np.random.default_rng(0)
+x, w = (jnp.asarray(rng.standard_normal(s), jnp.float32) for s in ((4, 6, 5, 8), (3, 3, 8, 20)))
+expected = jax.grad(lambda x, w: (lax_conv(x, w) ** 2).sum(), (0, 1))(x, w)
+close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-2)
+
+auto = jax.make_mesh((2,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+placed = jax.device_put(x, NamedSharding(auto, P("d")))
+program = jax.jit(jax.grad(lambda x, w: (our_conv(x, w) ** 2).sum(), (0, 1))).lower(placed, w).compile()
+jax.tree.map(close, program(placed, w), expected)
+assert program.as_text().count(" all-reduce(") <= 1, program.as_text()  # of the gradient of the kernel alone
+
+inside = jax.shard_map(
+    lambda x, w: jax.grad(lambda w: (our_conv(x, w) ** 2).sum())(w), mesh=auto, in_specs=(P("d"), P()), out_specs=P()
+)
+close(jax.jit(inside)(x, w), expected[1])
+
+explicit = jax.make_mesh((2,), ("d",), axis_types=(jax.sharding.AxisType.Explicit,))
+with jax.set_mesh(explicit):
+    placed = jax.device_put(x, P("d"))
+    close(jax.jit(our_conv)(placed, w), lax_conv(x, w))
+print("done")
+"""
+
+
+def test_arrays_spread_over_devices_in_any_of_jaxs_three_ways_give_what_lax_gives() -> None:
+    variables = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_DEVICES], env=variables, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.strip() == "done", done.stderr
 
 
 CASES = {

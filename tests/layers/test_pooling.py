@@ -124,6 +124,16 @@ def test_no_window_or_no_image_gives_an_empty_result(shape: tuple[int, ...]) -> 
     assert max_pool(images, 2).shape == min_pool(images, 2).shape == avg_pool(images, 2).shape == expected
 
 
+@pytest.mark.parametrize(
+    ("shape", "padding"), [((1, 1, 1, 1), "VALID"), ((2, 5, 1, 2), "VALID"), ((1, 2, 4, 1), [(0, 0)] * 2)]
+)
+def test_images_smaller_than_an_overlapping_window_give_an_empty_result(shape: tuple[int, ...], padding: Any) -> None:
+    images = jnp.zeros(shape)
+    expected = nnx.max_pool(images, (3, 3), (2, 2), padding).shape
+    assert 0 in expected and max_pool(images, 3, 2, padding).shape == expected
+    assert jax.grad(lambda x: max_pool(x, 3, 2, padding).sum())(images).shape == shape
+
+
 def test_one_image_without_a_batch_is_pooled() -> None:
     images = np.arange(16.0, dtype=np.float32).reshape(4, 4, 1)
     np.testing.assert_array_equal(max_pool(jnp.asarray(images), 2), [[[5], [7]], [[13], [15]]])
