@@ -161,6 +161,19 @@ def test_blocks_need_not_divide_the_image(pool: tuple[int, int]) -> None:
         assert_equal(value_and_gradients(ours, inputs, kernel, whole=True), expected)
 
 
+@pytest.mark.parametrize("batch", [33, 300])
+def test_a_batch_that_is_too_large_for_the_caches_goes_through_in_parts(batch: int) -> None:
+    """Parts of 32, or eight of them; exact, since the numbers are small integers."""
+    inputs, kernel = integers(0, (batch, 6, 5, 2), (3, 3, 2, 4))
+    ours = partial(conv_by_blocks, padding=((0, 0), (1, 1)), block=(2, 4), pool=(2, 2))
+    theirs = partial(convolve_then_pool_with_lax, padding=((0, 0), (1, 1)))
+    assert_equal(
+        value_and_gradients(ours, inputs, kernel, whole=True), value_and_gradients(theirs, inputs, kernel, whole=True)
+    )
+    text = text_for("cpu", ours, inputs.shape, kernel.shape)
+    assert text.count("stablehlo.dot_general") == (2 if batch == 33 else 8)
+
+
 @pytest.mark.parametrize(
     "options",
     [
