@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg, create_mutex_group
 
@@ -36,6 +36,7 @@ def train(
     options: Annotated[UseAppendAction[tuple[str, ...]], arg(name="model-set", metavar="KEY=VALUE")] = (),
     seed: Annotated[int, _SEEDS] = 0,
     seeds: Annotated[int | None, _SEEDS, arg(metavar="N", help_behavior_hint="")] = None,
+    at_once: Annotated[Literal["auto", "yes", "no"], arg(metavar="auto|yes|no")] = "auto",
     data_dir: Annotated[Path | None, _FOLDER] = None,
     overwrite: bool = False,
     quiet: bool = False,
@@ -50,7 +51,8 @@ def train(
         changes: change a field of the recipe, such as epochs=3.
         options: set an option of the model, such as hidden=120,256,84; see cnnlab models lenet.
         seed: of initial weights, noise and order.
-        seeds: train the seeds 0 to N-1, one after the other.
+        seeds: train the seeds 0 to N-1.
+        at_once: whether seeds train at once in one program or one after the other; auto takes the faster.
         data_dir: where the data are.
         overwrite: replace the run that lies in --out.
         quiet: show no progress, only the result.
@@ -75,6 +77,7 @@ def train(
                 data_dir=data_dir,
                 progress=not quiet,
                 overwrite=overwrite,
+                at_once={"auto": None, "yes": True, "no": False}[at_once],
             )
     except BaseException:
         if out is None:

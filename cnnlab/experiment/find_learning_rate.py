@@ -32,8 +32,9 @@ def find_learning_rate(
     The rate goes from `low` to `high` by equal factors, one update at each, with the recipe's optimiser, batch size and
     augmentation on its training images. It ends early when the smoothed loss is four times the lowest, or a loss is not
     finite. The suggestion is a tenth of the rate at which the smoothed loss is lowest: there the loss still falls fast,
-    and it is far from where training breaks. With "muon" both rates rise together and the suggestion is that of
-    `learning_rate`. Nothing is left behind: fitting afterwards gives what it would have given.
+    and it is far from where training breaks. With "muon" both rates rise together; the suggestion is that of
+    `learning_rate`, and `found.applied(recipe)` moves `muon_learning_rate` with it. Nothing is left behind: fitting
+    afterwards gives what it would have given.
 
     Sources: L. Smith, "Cyclical Learning Rates for Training Neural Networks", 2015, arXiv:1506.01186 (the test);
     S. Gugger, "How Do You Find A Good Learning Rate", 2018 (exponential steps, smoothing, the tenth).
@@ -51,14 +52,16 @@ def find_learning_rate(
         progress: tell the progress of getting the data.
 
     Returns:
-        `cnnlab.training.RateSearch`, with `suggestion` and the curve in `rates`, `losses` and `smoothed`.
+        `cnnlab.training.RateSearch`, with `suggestion`, `applied(recipe)`, and the curve in `rates`, `losses` and
+        `smoothed`.
 
     Raises:
         ValueError: unknown names or impossible values, or losses that never fall.
 
     Example:
-        >>> found = cnnlab.find_learning_rate("lenet", "digits?size=32", "lenet-modern")  # doctest: +SKIP
-        >>> recipe = cnnlab.get_recipe("lenet-modern").replace(learning_rate=found.suggestion)  # doctest: +SKIP
+        >>> recipe = cnnlab.get_recipe("lenet-modern")
+        >>> found = cnnlab.find_learning_rate("lenet", "digits?size=32", recipe)  # doctest: +SKIP
+        >>> run = cnnlab.fit("lenet", "digits?size=32", found.applied(recipe))  # doctest: +SKIP
     """
     recipe, seed = get_recipe(recipe), expect_seed(seed)
     dataset = load_dataset(data, data_dir, progress=progress) if isinstance(data, str) else data

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from cnnlab.training.checks import expect_seed
 
 from .load import how_diverged, seed_folders
 from .plan import ModelSource, Plan
-from .run import Runs
+from .run import Run, Runs
+from .seed_groups import Todo
 
 
 def fit(
@@ -32,6 +33,7 @@ def fit(
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
     overwrite: bool = False,
+    at_once: bool | None = None,
 ) -> Any:
     """Train a network and measure it; with `out`, leave a run folder with everything in it.
 
@@ -42,20 +44,24 @@ def fit(
         recipe: a recipe, its name, or a .toml / .json file.
         out: the run folder to make; None keeps everything in memory.
         seed: of initial weights, noise and order; a whole number from 0 to 2**32 - 1.
-        seeds: several, trained one after the other with one compilation; each gets `out/seed-N`.
+        seeds: several, with one compilation; each gets `out/seed-N`. One that diverges stops alone.
         model_options: options of a registered model. `num_classes`, `in_channels` and `image_size` come from
             the data unless given; with images below 64 pixels, `stem` and `classifier` are "cifar" unless given.
         data_dir: where to look for the data.
         callbacks: listeners (`cnnlab.training.Callback`).
         progress: tell the progress on standard output.
         overwrite: replace a run that lies in `out`.
+        at_once: of several seeds: True trains all in one vectorised program, False one after the other. None: one after
+            the other on CPU; elsewhere both are tried for some steps and the faster is taken, with as many at once as
+            memory allows. A seed's numbers differ by rounding alone.
 
     Returns:
         `Run`, or `Runs` when `seeds` is given.
 
     Raises:
         ValueError: unknown names or impossible values, each with what to do.
-        cnnlab.training.TrainingDiverged: a parameter or loss is not finite; the run folder says so.
+        cnnlab.training.TrainingDiverged: a parameter or loss is not finite; the run folder says so. Of several seeds
+            those that diverged are named, and all others have finished by then.
         cnnlab.training.RunFolderError: `out` holds a run already, or another process trains there.
     """
     recipe = get_recipe(recipe)
@@ -78,15 +84,11 @@ def fit(
         for folder, s in zip(folders, chosen, strict=True):
             if folder is not None:
                 plan.write(folder, s)
-        try:
-            runs = plan.run_all(list(zip(chosen, folders, strict=True)), [*callbacks], progress, resume=False)
-        except TrainingDiverged:
-            if several and parent:
-                write_report(parent.path)
-            raise
-        if not several:
-            return runs[0]
-        return finish_seeds(Runs(tuple(runs), parent.path if parent else None))
+        todo = list(zip(chosen, folders, strict=True))
+        runs, diverged = plan.run_all(todo, [*callbacks], progress, resume=False, at_once=at_once)
+        if several:
+            return finish_seeds(Runs(tuple(runs), parent.path if parent else None), diverged)
+        return _only(runs, diverged)
 
 
 def resume(
@@ -95,6 +97,7 @@ def resume(
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
     data_dir: str | Path | None = None,
+    at_once: bool | None = None,
 ) -> Any:
     """Go on with an interrupted run, bit for bit as if it had never stopped; several seeds likewise.
 
@@ -105,6 +108,8 @@ def resume(
         callbacks: listeners.
         progress: tell the progress on standard output.
         data_dir: where to look for the data, if it has moved.
+        at_once: None: seeds that were trained at once go on so, bit for bit. True: at once all that stand at the same
+            step; False: one after the other.
 
     Returns:
         `Run` or `Runs`, as `fit`.
@@ -124,8 +129,9 @@ def resume(
     plan, _ = Plan.read(found[0], data_dir, progress=progress)
     seeds = [int(f.read_json("recipe.json")["seed"]) for f in found]
     with _alone_in(found):
-        runs = plan.run_all(list(zip(seeds, found, strict=True)), [*callbacks], progress, resume=True)
-        return finish_seeds(Runs(tuple(runs), path)) if children else runs[0]
+        todo: Todo = list(zip(seeds, found, strict=True))
+        runs, diverged = plan.run_all(todo, [*callbacks], progress, resume=True, at_once=at_once)
+        return finish_seeds(Runs(tuple(runs), path), diverged) if children else _only(runs, diverged)
 
 
 def _expect_seeds(seeds: Iterable[int]) -> list[int]:
@@ -148,8 +154,27 @@ def _alone_in(folders: Iterable[RunFolder | None]) -> ExitStack:
         return held.pop_all()
 
 
-def finish_seeds(runs: Runs) -> Runs:
+def _only(runs: Sequence[Run], diverged: Mapping[int, TrainingDiverged]) -> Run:
+    for error in diverged.values():
+        raise error
+    return runs[0]
+
+
+def finish_seeds(runs: Runs, diverged: Mapping[int, TrainingDiverged]) -> Runs:
+    """Write the summary and the page of several seeds; when all have ended, raise TrainingDiverged if some did."""
     if runs.folder is not None:
-        RunFolder(runs.folder).write_json("summary.json", runs.summary)
+        if len(runs):
+            RunFolder(runs.folder).write_json("summary.json", runs.summary)
         write_report(runs.folder)
-    return runs
+    if not diverged or runs.interrupted:
+        return runs
+    positions = {seed: error.position for seed, error in diverged.items()}
+    where = [f"seed {seed} in epoch {position.epoch}" for seed, position in positions.items() if position]
+    others = f"{len(runs)} of {len(runs) + len(diverged)} seeds have finished"
+    if runs.folder is not None:
+        others += f" and are kept in {runs.folder}"
+    raise TrainingDiverged(
+        f"Expected finite parameters and losses of every seed, got NaN or infinity: {', '.join(where)}; {others}; "
+        "do lower learning_rate.",
+        next(iter(positions.values())),
+    )

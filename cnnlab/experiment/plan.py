@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from cnnlab.evaluation import Evaluation, evaluate
 from cnnlab.report import write_report
 from cnnlab.training import (
     Callback,
+    Outcome,
     Position,
     Recipe,
     RunFolder,
@@ -44,6 +45,7 @@ from .preparation import prepared
 from .reporting import draw_report
 from .requests import absolute_request, load_recorded
 from .run import Run
+from .seed_groups import SeedGroup, Todo, group_seeds, measured_width
 
 ModelSource = str | nnx.Module | Callable[[nnx.Rngs], nnx.Module]
 _FORMAT = 1
@@ -146,44 +148,71 @@ class Plan:
 
     def run_all(
         self,
-        todo: list[tuple[int, RunFolder | None]],
+        todo: Todo,
         callbacks: list[Callback],
         progress: bool,
         *,
         resume: bool,
-    ) -> list[Run]:
-        """Train the seeds one after the other; an interruption ends the list."""
-        runs = []
-        for seed, folder in todo:
-            runs.append(self._run(seed, folder, callbacks, progress, resume))
-            if runs[-1].interrupted:
-                break
-        return runs
+        at_once: bool | None = None,
+    ) -> tuple[list[Run], dict[int, TrainingDiverged]]:
+        """Train the seeds, at once or one after the other (`group_seeds`); an interruption ends it.
 
-    def _run(self, seed: int, folder: RunFolder | None, callbacks: list[Callback], progress: bool, resume: bool) -> Run:
+        Returns:
+            The runs, in the order of `todo`; and how those diverged that did.
+        """
         use_compilation_cache()
         if self._trainer is None:
             self._trainer = Trainer(self.recipe, self.train, self.monitor, self.monitor_name)
+        trainer = self._trainer
+
+        def width(seeds: Sequence[int]) -> int:
+            return measured_width(trainer, self.network(seeds[0]), seeds, progress=progress)
+
+        runs: dict[int, Run] = {}
+        diverged: dict[int, TrainingDiverged] = {}
+        for group in group_seeds(todo, resume=resume, at_once=at_once, width=width):
+            if resume:
+                self._note_sessions(group, progress)
+            for (seed, folder), ending in zip(group.todo, self._run(trainer, group, callbacks, progress), strict=True):
+                if isinstance(ending, TrainingDiverged):
+                    diverged[seed] = ending
+                    self._finish_diverged(folder, ending)
+                else:
+                    runs[seed] = self._finish(seed, folder, ending)
+            if any(run.interrupted for run in runs.values()):
+                break
+        return [runs[seed] for seed, _ in todo if seed in runs], diverged
+
+    def _note_sessions(self, group: SeedGroup, progress: bool) -> None:
+        for number, (_, folder) in enumerate(group.todo):
+            if folder is None:
+                continue
+            if self._has_weights and not group.resume:
+                raise RunFolderError(
+                    f"Expected a checkpoint to go on from in {folder}, got none, and the weights that the run began "
+                    "with are not in it; do run the script again."
+                )
+            if not (folder.path / "result.json").is_file():
+                note_session(folder, progress and number == 0)
+
+    def _run(
+        self, trainer: Trainer, group: SeedGroup, callbacks: list[Callback], progress: bool
+    ) -> list[Outcome | TrainingDiverged]:
         if progress:
-            where = folder.path if folder is not None else None
+            folder = group.todo[0][1]
+            where = None if folder is None else folder.path.parent if len(group.lanes) > 1 else folder.path
             title = f"{self.model_record['name']} on {self.dataset.name}"
             callbacks = [*callbacks, console_progress(title, self.dataset.source, where)]
-        going_on = resume and folder is not None and folder.last.exists()
-        if resume and self._has_weights and not going_on:
-            raise RunFolderError(
-                f"Expected a checkpoint to go on from in {folder}, got none, and the weights that the run began with "
-                "are not in it; do run the script again."
-            )
-        if resume and folder is not None and not (folder.path / "result.json").is_file():
-            note_session(folder, progress)
-        try:
-            network = self.network(seed)
-            outcome = self._trainer.run(network, seed=seed, folder=folder, callbacks=callbacks, resume=going_on)
-        except TrainingDiverged as error:
-            if folder is not None and error.position is not None:
-                folder.write_json("result.json", self._result(error.position, None))
-                write_report(folder.path)
-            raise
+        starts = [(self.network(seed), seed, folder) for seed, folder in group.todo]
+        return trainer.run_at_once(starts, lanes=group.lanes, callbacks=callbacks, resume=group.resume)
+
+    def _finish_diverged(self, folder: RunFolder | None, error: TrainingDiverged) -> None:
+        if folder is not None and error.position is not None:
+            folder.write_json("result.json", self._result(error.position, None))
+            write_report(folder.path)
+
+    def _finish(self, seed: int, folder: RunFolder | None, outcome: Outcome) -> Run:
+        """Measure the best network, unless the run was interrupted, and complete its folder."""
         best = labelled(outcome.best, self.dataset.classes, self.dataset.image_shape)
         evaluation = None
         if not outcome.interrupted:

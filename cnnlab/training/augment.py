@@ -14,7 +14,8 @@ def make_augmentation(recipe: Recipe, train: Split) -> Augmentation | None:
 
     Args:
         recipe: its fields of augmentation are looked at, and `standardize`: the square of `cutout` then holds the mean
-            colour, so that it is 0 after the network's standardisation.
+            colour of `train`. After a standardisation by these images that is 0; a network that goes on with the
+            standardisation of other images sees another colour.
         train: the training images, for the statistics that an augmentation needs; read only where one does.
 
     Raises:

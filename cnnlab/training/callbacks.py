@@ -7,7 +7,12 @@ from typing import Any
 
 
 class Callback:
-    """Override the hooks that matter; every argument is a plain value, nothing waits for the device."""
+    """Override the hooks that matter; every argument is a plain value, nothing waits for the device.
+
+    Seeds that train one after the other are a run each. Seeds that train at once are heard as one run: `info` has all
+    of them in `seeds`; the record of an epoch has their means, the number of those that go on in `training`, and the
+    record of each in `seeds`.
+    """
 
     def on_start(self, info: dict[str, Any]) -> None:
         """A run begins or goes on: `recipe`, `seed`, `parameters`, `train_images`, `epochs`, `epoch`, ..."""

@@ -31,7 +31,7 @@ class RateSearch:
     """What the range test has seen.
 
     Attributes:
-        suggestion: a learning rate to train with.
+        suggestion: a learning rate to train with; `applied` puts it into a recipe.
         rates: the rates that were tried, rising.
         losses: the loss of the batch that each rate met, before the update by that rate.
         smoothed: running means of the losses, from which the suggestion is read.
@@ -41,6 +41,20 @@ class RateSearch:
     rates: tuple[float, ...]
     losses: tuple[float, ...]
     smoothed: tuple[float, ...]
+
+    def applied(self, recipe: Recipe) -> Recipe:
+        """Return the recipe at the suggested rate.
+
+        With "muon" `muon_learning_rate` becomes what it was at the suggestion in the test: both rates are multiplied by
+        the same number.
+
+        Args:
+            recipe: the one that was tested.
+        """
+        changes = {"learning_rate": self.suggestion}
+        if recipe.optimizer == "muon":
+            changes["muon_learning_rate"] = recipe.muon_learning_rate * (self.suggestion / recipe.learning_rate)
+        return recipe.replace(**changes)
 
 
 def search_rate(

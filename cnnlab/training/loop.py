@@ -71,6 +71,11 @@ class Trainer:
                 f"Expected at least one batch of {recipe.batch_size} in {len(train)} training images; "
                 'do lower batch_size or set last_batch = "keep".'
             )
+        if recipe.epochs * self._steps < recipe.accumulate:
+            raise RecipeError(
+                f"Expected accumulate up to the {recipe.epochs * self._steps} batches of all epochs, "
+                f"got {recipe.accumulate}, with which nothing would be updated; do lower it."
+            )
         self._tx = make_optimizer(recipe, self._steps)
         self._rate = learning_rate_schedule(recipe, self._steps)
         self._loss = partial(cross_entropy, label_smoothing=recipe.label_smoothing)

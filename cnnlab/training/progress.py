@@ -44,9 +44,10 @@ class _Console(Callback):
         self._epochs = info["epochs"]
         trained = info.get("trained", info["parameters"])
         some = f" ({trained:,} of them trained)" if trained != info["parameters"] else ""
-        self._line(
-            f"{self._title}: {info['parameters']:,} parameters{some}, recipe {info['recipe'].name}, seed {info['seed']}"
-        )
+        seeds = f"seed {info['seed']}"
+        if "seeds" in info:
+            seeds = f"seeds {', '.join(map(str, info['seeds']))} at once"
+        self._line(f"{self._title}: {info['parameters']:,} parameters{some}, recipe {info['recipe'].name}, {seeds}")
         device = jax.devices()[0]
         self._line(
             f"on {device.device_kind} ({jax.device_count()} {device.platform}), cnnlab {__version__}, "
@@ -85,10 +86,13 @@ class _Console(Callback):
         left = (self._epochs - record["epoch"]) * sum(recent) / len(recent)
         event = {"cut": "  rate cut", "converged": "  converged", "target": "  target reached"}
         star = "*" if record["best_epoch"] == record["epoch"] else " "
+        best = f"best {record['best_accuracy']:.2%} ({record['best_epoch']})  rate {record['learning_rate']:.1e}"
+        if "seeds" in record:
+            count = len(record["seeds"])
+            best = f"best {record['best_accuracy']:.2%} (means of {count})  {record['training']} go on"
         self._line(
             f"epoch {record['epoch']:3d}/{self._epochs}  loss {record['train_loss']:.4f}  "
-            f"{record['monitor']} loss {record['loss']:.4f}  accuracy {record['accuracy']:7.2%}{star} "
-            f"best {record['best_accuracy']:.2%} ({record['best_epoch']})  rate {record['learning_rate']:.1e}  "
+            f"{record['monitor']} loss {record['loss']:.4f}  accuracy {record['accuracy']:7.2%}{star} {best}  "
             f"{record['images_per_second']:,.0f} images/s  at most {_duration(left)} left"
             + event.get(record["event"] or "", "")
         )

@@ -39,7 +39,8 @@ class Recipe:
             epoch are rounded to whole updates.
         warmup_start: where the warm-up starts, as a share of the rate.
         final_rate: where "linear", "cosine" and "one-cycle" end, one update past the last, as a share of the rate.
-        milestones: epochs after which "step" divides the rate by `step_divisor`, all of them after the warm-up.
+        milestones: epochs after which "step" divides the rate by `step_divisor`, all of them after the warm-up and
+            before the end.
         step_divisor: what a milestone divides the rate by, above 1.
         momentum: of stochastic gradient descent; the first beta of AdamW.
         nesterov: Nesterov's form of momentum, which must not be 0 then; for "sgd", and the SGD part of "muon".
@@ -55,6 +56,7 @@ class Recipe:
             `{"*.bias" = 1.0, "head" = 0.0}`; where none matches, 1 for weights and 0 for biases and norms.
         clip_norm: largest norm of the whole gradient, before weight decay; longer ones are scaled down to it. 0: none.
         accumulate: batches whose mean gradient makes one update; each batch counts alike, and schedules count updates.
+            A rest of fewer batches at the end of the run makes none; more than the run has are an error.
         average: "none"; "ema", an exponential moving average of the weights; or "lookahead", which also puts the
             average back into the network. The average is what is evaluated and kept.
         average_decay: share of the old average that one update of it leaves.
@@ -71,7 +73,8 @@ class Recipe:
             the other way round in every epoch).
         crop: pad training images by so many pixels and cut at random.
         crop_fill: what the padding of `crop` holds: "zero", or "reflect" for the image mirrored at its edges.
-        cutout: side of a square of pixels that is set to zero, or to the mean colour with `standardize`.
+        cutout: side of a square of pixels that is set to zero, or to the mean colour of the training images with
+            `standardize`.
         mixup: alpha of the beta distribution by which pairs of images and labels are blended; 0: none.
         cutmix: alpha of the beta distribution of the share of an image that another replaces; 0: none.
         pca_colour: standard deviation of the steps along the principal colours, in eigenvalues of the covariance of

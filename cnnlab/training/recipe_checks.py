@@ -72,7 +72,11 @@ def expect_ranges(recipe: Recipe) -> None:
 
 
 def expect_sense(recipe: Recipe) -> None:
-    """Raise RecipeError for fields that contradict each other, or that nothing would read."""
+    """Raise RecipeError for fields that contradict each other, or that ask for what would not happen.
+
+    A number that the optimiser or schedule does not look at, such as `beta2` with "sgd", is none of these: recipes are
+    changed one field at a time.
+    """
     _expect_schedule(recipe)
     _expect_optimizer(recipe)
 
@@ -97,6 +101,11 @@ def _expect_schedule(recipe: Recipe) -> None:
         raise RecipeError(
             f"Expected milestones after the {warmup:g} epochs of warm-up, got {milestones[0]:g}; "
             "do lower warmup_epochs, or leave that milestone out."
+        )
+    if milestones and milestones[-1] >= recipe.epochs:
+        raise RecipeError(
+            f"Expected milestones below the {recipe.epochs} epochs, got {milestones[-1]:g}; "
+            "do raise epochs, or leave that milestone out."
         )
 
 

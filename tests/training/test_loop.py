@@ -307,6 +307,15 @@ def test_too_few_images_are_an_error_that_says_what_to_do(recipe, split):
         Trainer(recipe(last_batch="drop"), split(7), split(3), "test")
 
 
+def test_more_batches_for_an_update_than_the_run_has_are_an_error(recipe, split):
+    text = (
+        "Expected accumulate up to the 6 batches of all epochs, got 7, with which nothing would be updated; do lower it"
+    )
+    with pytest.raises(RecipeError, match=text):
+        Trainer(recipe(epochs=2, accumulate=7), split(20), split(3), "test")
+    Trainer(recipe(epochs=2, accumulate=6), split(20), split(3), "test")
+
+
 def test_the_handlers_of_signals_are_put_back_whatever_happens(trainer, network):
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [signal.getsignal(number) for number in numbers]

@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 import cnnlab
-from cnnlab.layers import Standardized
+from cnnlab.layers import BatchNorm, Standardized
 from cnnlab.training import Recipe, TrainState, make_train_step
 from cnnlab.training.precision import set_precision
 from cnnlab.training.state import Structure
@@ -53,7 +53,7 @@ def test_every_layer_with_an_open_type_gets_it_and_one_that_was_built_with_a_typ
         def __init__(self, rngs):
             self.open = nnx.Linear(4, 4, rngs=rngs)
             self.precise = nnx.Linear(4, 4, dtype=jnp.float32, rngs=rngs)
-            self.norms = nnx.List([nnx.BatchNorm(4, rngs=rngs)])
+            self.norms = nnx.List([BatchNorm(4, rngs=rngs)])
 
     model = Mixed(nnx.Rngs(0))
     half = set_precision(model, "bfloat16")
@@ -61,6 +61,15 @@ def test_every_layer_with_an_open_type_gets_it_and_one_that_was_built_with_a_typ
     assert (model.open.dtype, model.norms[0].dtype) == (None, None)  # the given one is not changed
     assert set_precision(model, "float32") is model
     assert Structure(half) != Structure(model) and Structure(half) == Structure(set_precision(model, "bfloat16"))
+
+
+def test_a_batch_norm_of_flax_does_not_round_its_running_statistics():
+    norm = nnx.BatchNorm(2, use_running_average=True, epsilon=0.0, rngs=nnx.Rngs(0))
+    norm.mean[...] = jnp.array([1000.5, 0.0])  # bfloat16 has 1000 and 1004 next to it
+    x = jnp.array([[1000.5, 0.25], [1001.75, -3.0]])
+    half = set_precision(nnx.Sequential(norm, nnx.Linear(2, 2, rngs=nnx.Rngs(0))), "bfloat16")
+    np.testing.assert_array_equal(half.layers[0](x), [[0.0, 0.25], [1.25, -3.0]])
+    assert half(x).dtype == jnp.bfloat16  # the layer behind it rounds again
 
 
 def test_the_result_of_a_layer_is_that_of_rounded_inputs_and_weights():

@@ -140,6 +140,10 @@ def test_a_warm_up_under_the_plateau_rule_is_an_error():
             "Expected milestones after the 1 epochs of warm-up, got 1; do lower warmup_epochs, or leave that",
         ),
         (
+            {"schedule": "step", "milestones": [80, 120], "epochs": 120},
+            "Expected milestones below the 120 epochs, got 120; do raise epochs, or leave that milestone out.",
+        ),
+        (
             {"optimizer": "adamw", "nesterov": True},
             'Expected nesterov with "sgd" or "muon", got it with "adamw"; do set nesterov = false.',
         ),
@@ -162,6 +166,22 @@ def test_a_warm_up_under_the_plateau_rule_is_an_error():
 def test_fields_that_contradict_each_other_are_an_error(fields, text):
     with pytest.raises(RecipeError, match=f"^{re.escape(text)}"):
         Recipe(**fields)
+
+
+def test_a_milestone_may_stand_just_before_the_end():
+    assert Recipe(schedule="step", milestones=[80, 119.5], epochs=120).milestones == (80, 119.5)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"optimizer": "sgd", "beta2": 0.9, "muon_steps": 3, "average_decay": 0.9},
+        {"schedule": "constant", "final_rate": 0.1, "plateau_patience": 3, "step_divisor": 2.0},
+    ],
+    ids="-".join,
+)
+def test_a_number_that_is_not_looked_at_is_no_error(fields):
+    assert Recipe(**fields).replace(epochs=3).to_dict().items() >= fields.items()
 
 
 def test_nesterov_without_momentum_is_an_error():
