@@ -35,6 +35,7 @@ _CHANNELS_OF_YNNPACK = 17
 _FEWEST_CHANNELS = 8  # with fewer, YNNPACK is no faster than Eigen
 # YNNPACK takes a second thread only from so many output channels on (measured); Eigen uses all there are.
 _CHANNELS_OF_TWO_THREADS = 128
+_MOST_KERNELS = 32  # of a `vmap` stand side by side in the program; more of them are a loop
 
 
 def dense_conv(
@@ -172,14 +173,29 @@ def _threads() -> int:
 
 
 def _batched(arrays: Sequence[Any], axes: Sequence[Any], *, options: _Options) -> tuple[Any, int]:
-    """Under `vmap` over images alone, the batches are one; over kernels, JAX's rule (grouped convolution) serves."""
+    """Under `vmap` over images alone, the batches are one.
+
+    Over kernels it is a convolution each on CPU, where XLA's grouped convolution has no fast gradients, and JAX's rule,
+    a grouped convolution, elsewhere.
+    """
     inputs, kernel = arrays
     axis, kernel_axis = axes
     if kernel_axis is None:
         inputs = jnp.moveaxis(inputs, axis, 0)
         y = _conv_p.bind(inputs.reshape(-1, *inputs.shape[2:]), kernel, options=options)
         return y.reshape(*inputs.shape[:2], *y.shape[1:]), 0
-    return jax.vmap(options.reference, tuple(axes))(inputs, kernel), 0
+
+    def on_cpu(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
+        pairs = [x if a is None else jnp.moveaxis(x, a, 0) for x, a in ((inputs, axis), (kernel, kernel_axis))]
+        count = pairs[1].shape[0]
+        if axis is None:
+            pairs[0] = jnp.broadcast_to(pairs[0][None], (count, *pairs[0].shape))
+        if count > _MOST_KERNELS:
+            return lax.map(lambda pair: _conv_p.bind(*pair, options=options), tuple(pairs))
+        return jnp.stack([_conv_p.bind(x, w, options=options) for x, w in zip(*pairs, strict=True)])
+
+    elsewhere = jax.vmap(options.reference, tuple(axes))
+    return lax.platform_dependent(inputs, kernel, cpu=on_cpu, default=elsewhere), 0
 
 
 def _abstract(inputs: Any, kernel: Any, *, options: _Options) -> Any:

@@ -111,13 +111,32 @@ def test_forward_mode_second_order_and_mixed_order_are_those_of_lax() -> None:
     assert_close(*both(derivatives, **strided), 10 * FLOAT32)  # sums of sums
 
 
-@pytest.mark.parametrize("axes", [(0, 0), (0, None), (None, 0)])
-def test_vmap_over_images_kernels_or_both_is_that_of_lax(axes: Any) -> None:
+@pytest.mark.parametrize("most", [32, 1])
+@pytest.mark.parametrize("axes", [(0, 0), (0, None), (None, 0), (1, 3)])
+def test_vmap_over_images_kernels_or_both_is_that_of_lax(axes: Any, most: int, monkeypatch: Any) -> None:
+    monkeypatch.setattr(dense_convolution, "_MOST_KERNELS", most)  # side by side, or as a loop
+
     def mapped(f: Callable, x: Any, w: Any) -> Any:
-        x, w = (jnp.stack([a, 2 * a]) if axis == 0 else a for a, axis in zip((x, w), axes, strict=True))
+        x, w = (a if axis is None else jnp.stack([a, 2 * a], axis) for a, axis in zip((x, w), axes, strict=True))
         return jax.jit(jax.vmap(jax.value_and_grad(f, (0, 1)), axes))(x, w)
 
     assert_close(*both(mapped))
+
+
+def test_under_vmap_over_kernels_there_are_no_groups_on_cpu_and_jaxs_groups_elsewhere() -> None:
+    def gradient(conv: Callable) -> Callable:
+        return jax.vmap(jax.grad(objective(conv), (0, 1)))
+
+    shapes = [(2, *shape) for shape in SHAPES]
+    assert "feature_group_count = 2" not in lowered("cpu", gradient(ours), *shapes)
+    groups = ["feature_group_count = 2" in line for line in convolutions(lowered("cuda", gradient(ours), *shapes))]
+    assert (
+        groups.count(True)
+        == [
+            "feature_group_count = 2" in line for line in convolutions(lowered("cuda", gradient(with_lax), *shapes))
+        ].count(True)
+        > 0
+    )
 
 
 def test_a_loop_trains_as_steps_one_by_one_do() -> None:
