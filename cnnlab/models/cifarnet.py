@@ -69,7 +69,7 @@ class CifarGroup(nnx.Module):
 
 
 class CifarNet(nnx.Module):
-    """2x2 filters that whiten patches, three `CifarGroup`s, global maximum, one dense layer without bias.
+    """2x2 filters that whiten patches, three groups (`CifarGroup`), global maximum, one dense layer without bias.
 
     For 32-pixel images: 32 -> 31 by the unpadded first convolution, then 15, 7 and 3 by the groups. The
     filters of the first convolution, `whiten`, are computed from images by `prepare` and meant to stay as they are
