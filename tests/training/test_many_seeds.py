@@ -22,7 +22,9 @@ from cnnlab.training.progress import console_progress
 
 SEEDS = [3, 0, 7]
 STEPS = 5  # of an epoch
-TOLERANCE = {"rtol": 1e-4, "atol": 1e-6}  # two float32 programs, 20 steps
+# Of all numbers together, as one vector, after 20 steps of two float32 programs. Not number by number: a bias before a
+# norm has a gradient of pure rounding.
+TOLERANCE = 1e-4
 
 RECIPES = {
     "sgd": {},
@@ -100,12 +102,18 @@ def make_folders(tmp_path, seeds=SEEDS):
 
 def assert_close(one, other):
     """Floating point numbers within TOLERANCE, all others (counters, random keys) exactly."""
-    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+    pairs = list(zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
+    for a, b in pairs:
         assert a.shape == b.shape and a.dtype == b.dtype
-        if jnp.issubdtype(a.dtype, jnp.floating):
-            np.testing.assert_allclose(a, b, **TOLERANCE)
-        else:
-            assert bool((a == b).all())
+        assert jnp.issubdtype(a.dtype, jnp.floating) or bool((a == b).all())
+    floats = [pair for pair in pairs if jnp.issubdtype(pair[0].dtype, jnp.floating)]
+    assert distance(*zip(*floats, strict=True)) < TOLERANCE
+
+
+def distance(ours, theirs):
+    """The difference of two lists of arrays as vectors, relative to the second."""
+    ours, theirs = (np.concatenate([np.ravel(x) for x in of]).astype(np.float64) for of in (ours, theirs))
+    return np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
 
 
 @pytest.mark.parametrize("kind", [*RECIPES])
@@ -122,7 +130,7 @@ def test_each_seed_gets_the_numbers_of_a_separate_run(recipe, split, network, ki
                 assert ours[key] == theirs[key], key
             np.testing.assert_allclose(ours["train_loss"], theirs["train_loss"], rtol=1e-4)
     other = trainer.run(network(SEEDS[0]), seed=9)  # negative control: the seed of the noise alone
-    assert not np.allclose(other.last.params["head"]["kernel"], alone.last.params["head"]["kernel"], **TOLERANCE)
+    assert distance(*map(jax.tree.leaves, (other.last.params, alone.last.params))) > 10 * TOLERANCE
 
 
 def test_nothing_is_traced_again_in_later_epochs_nor_for_other_seeds(trainer, network, unbroken):
