@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import jax
@@ -20,14 +19,13 @@ from cnnlab.evaluation.augmented import TestTimeAugmented
 from cnnlab.experiment.networks import channel_statistics, standardized
 from cnnlab.experiment.preparation import prepared
 from cnnlab.models import create_model
-from cnnlab.training import Recipe, TrainState, make_optimizer, make_train_step
-from cnnlab.training.augment import make_augmentation
-from cnnlab.training.averaging import make_averaging
+from cnnlab.training import Recipe, TrainState, make_optimizer
 from cnnlab.training.epoch import Epoch, epoch_order, put_on_device, steps_per_epoch
 from cnnlab.training.inference import infer
 from cnnlab.training.precision import set_precision
+from cnnlab.training.recipe_step import make_recipe_step
 from cnnlab.training.state import split_model
-from cnnlab.training.step import Metrics, cross_entropy
+from cnnlab.training.step import Metrics
 
 WARM_UP_SEED = 2**32 - 1
 CPU_STEPS = 2  # of the warm-up, and between two looks at the clock
@@ -84,20 +82,7 @@ class Racer:
         self._statistics = channel_statistics(data.train) if recipe.standardize else None
         self._train, self._test = put_on_device(data.train), put_on_device(data.test)
         self._tx = make_optimizer(recipe, self.steps)
-        averaging = make_averaging(
-            recipe.average,
-            decay=recipe.average_decay,
-            every=recipe.average_every * recipe.accumulate,
-            ramp=recipe.average_ramp,
-            total_steps=recipe.epochs * self.steps,
-        )
-        step = make_train_step(
-            self._tx,
-            loss=partial(cross_entropy, label_smoothing=recipe.label_smoothing),
-            augment=make_augmentation(recipe, data.train),
-            averaging=averaging,
-            jit=False,
-        )
+        step = make_recipe_step(self._tx, recipe, data.train, self.steps, jit=False)
         self._epoch = Epoch(step, recipe.batch_size, keep_last=keep)
 
     def warm_up(self) -> float:

@@ -2,7 +2,7 @@
 
 XLA fuses cheap operations into all that read them. On CPU it does so even where the reader wants another order of
 memory, as the transposing copies of a weight gradient do: there a residual network computes its whole stream of
-additions again, with strides of a batch (measured on ResNet-20: a third of the step). `optimization_barrier` is of no
+additions again, with strides of a batch (docs/performance.md). `optimization_barrier` is of no
 use, since the compiler for CPU drops it before it fuses. A loop that never turns, but whose condition the compiler
 cannot know, is no operation that can be fused. It costs microseconds, and a copy of the array where others read it too.
 Where a process has several CPU devices there is no such loop, since its condition would be a matter of all of them.

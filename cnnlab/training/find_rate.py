@@ -6,7 +6,6 @@ import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,12 +13,12 @@ from flax import nnx
 
 from cnnlab.data import Split
 
-from .augment import make_augmentation
 from .epoch import epoch_order, put_on_device
 from .optimizer import make_optimizer
 from .recipe import Recipe, RecipeError
+from .recipe_step import make_recipe_step
 from .state import TrainState
-from .step import Batch, cross_entropy, make_train_step
+from .step import Batch
 
 _SMOOTHING = 0.9  # share of the old mean of the losses
 _BROKEN = 4.0  # a loss of so many times the lowest ends the test
@@ -79,10 +78,9 @@ def search_rate(
     if recipe.muon_normalize:
         raise RecipeError("Expected a recipe without muon_normalize, got one; do replace(muon_normalize=False).")
     # Under "plateau" the state carries the rate, as a number that changes without compiling anything again.
-    recipe = recipe.replace(schedule="plateau", warmup_epochs=0.0, milestones=[])
+    recipe = recipe.replace(schedule="plateau", warmup_epochs=0.0, milestones=[], average="none")
     tx = make_optimizer(recipe, 1)
-    loss = partial(cross_entropy, label_smoothing=recipe.label_smoothing)
-    step = make_train_step(tx, loss=loss, augment=make_augmentation(recipe, train))
+    step = make_recipe_step(tx, recipe, train, 1)
     state = TrainState.create(model, tx, seed=seed, freeze=recipe.freeze)
     batches = _batches(recipe, put_on_device(train), seed)
     rates, losses = [], []

@@ -6,7 +6,6 @@ import dataclasses
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from functools import partial
 from typing import Any
 
 import jax
@@ -16,8 +15,6 @@ from flax import nnx
 
 from cnnlab.data import Split
 
-from .augment import make_augmentation
-from .averaging import make_averaging
 from .callbacks import Callback, Callbacks
 from .checks import count_classes, expect_labels, label_range
 from .epoch import Epoch, epoch_order, put_on_device, steps_per_epoch
@@ -30,13 +27,14 @@ from .many_seeds import no_memory, stack
 from .optimizer import learning_rate_schedule, make_optimizer
 from .position import Position
 from .recipe import Recipe, RecipeError
+from .recipe_step import make_recipe_step
 from .run_folder import RunFolder
 from .seed_run import DIVERGED as DIVERGED
 from .seed_run import Outcome as Outcome
 from .seed_run import SeedRun
 from .seed_run import TrainingDiverged as TrainingDiverged
 from .state import TrainState, split_model
-from .step import Metrics, cross_entropy, make_train_step
+from .step import Metrics, cross_entropy
 
 _SECONDS_BETWEEN_REPORTS = 0.5
 _FIRST_STEPS = 20
@@ -78,17 +76,7 @@ class Trainer:
             )
         self._tx = make_optimizer(recipe, self._steps)
         self._rate = learning_rate_schedule(recipe, self._steps)
-        self._loss = partial(cross_entropy, label_smoothing=recipe.label_smoothing)
-        averaging = make_averaging(
-            recipe.average,
-            decay=recipe.average_decay,
-            every=recipe.average_every * recipe.accumulate,
-            ramp=recipe.average_ramp,
-            total_steps=recipe.epochs * self._steps,
-        )
-        step = make_train_step(
-            self._tx, loss=self._loss, augment=make_augmentation(recipe, train), averaging=averaging, jit=False
-        )
+        step = make_recipe_step(self._tx, recipe, train, self._steps, jit=False)
         self._epoch = Epoch(step, recipe.batch_size, keep_last=keep)
         self._rate_of_progress = 0.0  # steps per second
 

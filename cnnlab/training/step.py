@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import optax
 
 from cnnlab.data.augmentation import Augmentation, to_float
+from cnnlab.data.batch_transforms import Batch as Batch
 
 from .averaging import Averaging
 from .state import TrainState
 
-Batch = Mapping[str, jax.Array]
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, "Metrics"]]
 

@@ -45,7 +45,7 @@ def test_losses_that_never_fall_are_an_error(losses):
 @pytest.fixture
 def seen(monkeypatch):
     """The rate and the places of the images of every step, as they are taken."""
-    steps, make = [], find_rate.make_train_step
+    steps, make = [], find_rate.make_recipe_step
 
     def watched(*args, **options):
         step = make(*args, **options)
@@ -56,7 +56,7 @@ def seen(monkeypatch):
 
         return watch
 
-    monkeypatch.setattr(find_rate, "make_train_step", watched)
+    monkeypatch.setattr(find_rate, "make_recipe_step", watched)
     return steps
 
 
@@ -101,7 +101,7 @@ def search(network, split, quiet, monkeypatch):
             count = len(batch["label"])
             return state, Metrics(jnp.float32(next(rest) * count), jnp.int32(0), jnp.int32(count))
 
-        monkeypatch.setattr(find_rate, "make_train_step", lambda *args, **options: step)
+        monkeypatch.setattr(find_rate, "make_recipe_step", lambda *args, **options: step)
         return search_rate(network(), split(16), quiet.replace(**changes), **RANGE), list(rest)
 
     return run
