@@ -22,7 +22,7 @@ Pads = Sequence[tuple[int, int]]
 # Beyond this many products (kernel area x input channels) XLA's own convolution on CPU wins.
 _MOST_PRODUCTS_PER_OUTPUT = 160
 # With more, bringing the product's rows into the order of channels costs more than it gains.
-_MOST_OUT_CHANNELS = 16
+MOST_OUT_CHANNELS = 16
 # Each block is a slice of its own in the program: more of them, and compiling takes longer than training.
 _MOST_BLOCKS = 64
 # The product may have so many times the multiply-adds of the convolution; with more zeros in the band, XLA's wins.
@@ -47,7 +47,7 @@ def choose_block(
     """
     kh, kw, ci, co = kernel_shape
     height, width = _output_size(input_shape, kernel_shape, padding)
-    if kh * kw == 1 or kh * kw * ci > _MOST_PRODUCTS_PER_OUTPUT or co > _MOST_OUT_CHANNELS:
+    if kh * kw == 1 or kh * kw * ci > _MOST_PRODUCTS_PER_OUTPUT or co > MOST_OUT_CHANNELS:
         return None
     if height < pool[0] or width < pool[1]:
         return None

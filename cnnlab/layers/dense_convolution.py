@@ -5,13 +5,16 @@ compiler for CPU brings that into the one form its fast kernels take only where 
 inside a loop it falls to naive code, up to 120 times slower (openxla/xla, `cpu/conv_canonicalization.cc`). It also
 fuses whatever produced the operands into the transposing copy, and then computes a whole residual stream again,
 against the order of memory. So this primitive writes its gradients as plain NHWC convolutions of transposed arrays on
-CPU, and gives XLA arrays that are finished (`finished.py`). Elsewhere the gradients are JAX's own, which cuDNN knows.
+CPU. That of the kernel goes through the batch in parts that fit into a core's caches, by a loop whose operands XLA
+has to finish first; where the batch is one part, `finished.py` does that. Elsewhere the gradients are JAX's own, which
+cuDNN knows.
 
 The primitive is bilinear and its gradients are made of itself, so derivatives of any order and of either mode exist.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from functools import cache, partial
@@ -24,7 +27,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jax.sharding import AxisType
 
-from .finished import finished, finished_gradient
+from .finished import finished
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
 Pair = tuple[int, int]
@@ -35,6 +38,8 @@ _CHANNELS_OF_YNNPACK = 17
 _FEWEST_CHANNELS = 8  # with fewer, YNNPACK is no faster than Eigen
 # YNNPACK takes a second thread only from so many output channels on (measured); Eigen uses all there are.
 _CHANNELS_OF_TWO_THREADS = 128
+# Found by trying batches of 32 to 1024 images of 2 to 32 pixels and 16 to 512 channels on one kind of processor.
+_CHANNELS_OF_A_PANEL, _BYTES_OF_A_PANEL, _FEWEST_IMAGES = 64, 2**18, 8
 _MOST_KERNELS = 32  # of a `vmap` stand side by side in the program; more of them are a loop
 
 
@@ -63,7 +68,7 @@ def dense_conv(
     options = _Options((tuple(strides), tuple(map(tuple, padding)), tuple(lhs_dilation), tuple(rhs_dilation)))
     if not _is_plain(inputs, kernel, options):
         return options.reference(inputs, kernel)
-    return finished_gradient(_conv_p.bind(finished(inputs), kernel, options=options))
+    return _conv_p.bind(inputs, kernel, options=options)
 
 
 def _is_plain(inputs: jax.Array, kernel: jax.Array, options: _Options) -> bool:
@@ -133,15 +138,45 @@ def _gradient_of_kernel(gradient: Any, inputs: Any, kernel: Any, *, options: _Op
     shape = kernel.aval.shape
     own = options.of_kernel(gradient.shape[1:3], inputs.shape[1:3], shape[:2])
 
-    def on_cpu(gradient: jax.Array, inputs: jax.Array) -> jax.Array:
+    def of_part(gradient: jax.Array, inputs: jax.Array) -> jax.Array:
         images, window = inputs.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3)  # batch is what is summed over
-        return _conv_p.bind(images, window, options=own).transpose(1, 2, 0, 3)
+        return _conv_p.bind(images, window, options=own)  # [in_channels, kernel_height, kernel_width, out_channels]
+
+    def on_cpu(gradient: jax.Array, inputs: jax.Array) -> jax.Array:
+        batch, size = gradient.shape[0], _images_of_a_part(gradient.shape, gradient.dtype.itemsize)
+        if size == batch:
+            return of_part(finished(gradient), finished(inputs)).transpose(1, 2, 0, 3)
+
+        wide = jnp.promote_types(kernel.aval.dtype, jnp.float32)  # of the sum of the parts
+
+        def add_part(number: jax.Array, total: jax.Array) -> jax.Array:
+            return total + of_part(*(lax.dynamic_slice_in_dim(x, number * size, size) for x in (gradient, inputs)))
+
+        rest = batch % size
+        if rest:
+            total = of_part(*(finished(x[batch - rest :]) for x in (gradient, inputs))).astype(wide)
+        else:
+            total = jnp.zeros((shape[2], *shape[:2], shape[3]), wide)
+        total = lax.fori_loop(0, batch // size, add_part, total)
+        return total.transpose(1, 2, 0, 3).astype(kernel.aval.dtype)
 
     def elsewhere(gradient: jax.Array, inputs: jax.Array) -> jax.Array:
         like = jax.ShapeDtypeStruct(shape, kernel.aval.dtype)
         return jax.linear_transpose(lambda w: options.reference(inputs, w), like)(gradient)[0]
 
     return lax.platform_dependent(gradient, inputs, cpu=on_cpu, default=elsewhere)
+
+
+def _images_of_a_part(shape: Sequence[int], itemsize: int) -> int:
+    """How many images' gradients `[batch, height, width, channels]` a weight gradient takes at a time on CPU.
+
+    They are the kernel of that convolution, of which YNNPACK goes through a panel of 64 channels again and again. So a
+    part is as large as leaves a panel in a core's second cache: a whole batch can be ten times slower (measured).
+    """
+    batch, height, width, channels = shape
+    panel = height * width * min(channels, _CHANNELS_OF_A_PANEL) * itemsize
+    size = 2 ** round(math.log2(max(_BYTES_OF_A_PANEL / panel, _FEWEST_IMAGES)))
+    return batch if batch < 2 * size else size
 
 
 def _lower_on_cpu(inputs: Any, kernel: Any, *, options: _Options) -> Any:

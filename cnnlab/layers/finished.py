@@ -21,19 +21,14 @@ from jax.interpreters import ad, batching, mlir
 
 def finished(x: jax.Array) -> jax.Array:
     """Return `x`, which on CPU is computed once and kept; gradients pass through."""
-    return _finished_p.bind(x, forward=True)
-
-
-def finished_gradient(x: jax.Array) -> jax.Array:
-    """Return `x`, whose gradient on CPU is computed once and kept."""
-    return _finished_p.bind(x, forward=False)
+    return _finished_p.bind(x)
 
 
 _finished_p = Primitive("finished")
 
 
-def _on_cpu(x: Any, *, forward: bool) -> Any:
-    if not forward or x.size == 0 or not jnp.issubdtype(x.dtype, jnp.floating) or _several_devices():
+def _on_cpu(x: Any) -> Any:
+    if x.size == 0 or not jnp.issubdtype(x.dtype, jnp.floating) or _several_devices():
         return x
     first = (0,) * x.ndim
 
@@ -52,12 +47,9 @@ def _several_devices() -> bool:
     return jax.default_backend() == "cpu" and jax.local_device_count() > 1
 
 
-_finished_p.def_impl(lambda x, *, forward: x)
-_finished_p.def_abstract_eval(lambda x, *, forward: x)
-ad.deflinear2(_finished_p, lambda gradient, _, *, forward: [_finished_p.bind(gradient, forward=not forward)])
-batching.primitive_batchers[_finished_p] = lambda arrays, axes, *, forward: (
-    _finished_p.bind(arrays[0], forward=forward),
-    axes[0],
-)
-mlir.register_lowering(_finished_p, mlir.lower_fun(lambda x, *, forward: x, multiple_results=False))
+_finished_p.def_impl(lambda x: x)
+_finished_p.def_abstract_eval(lambda x: x)
+ad.deflinear2(_finished_p, lambda gradient, _: [gradient])
+batching.primitive_batchers[_finished_p] = lambda arrays, axes: (_finished_p.bind(arrays[0]), axes[0])
+mlir.register_lowering(_finished_p, mlir.lower_fun(lambda x: x, multiple_results=False))
 mlir.register_lowering(_finished_p, mlir.lower_fun(_on_cpu, multiple_results=False), platform="cpu")

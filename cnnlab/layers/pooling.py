@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
+from .block_convolution import MOST_OUT_CHANNELS
 from .maximum import first_maximum, first_maximum_of
 
 Window = int | tuple[int, int]
@@ -36,7 +37,8 @@ def max_pool(images: jax.Array, window: Window, strides: Window | None = None, p
         padding = lax.padtype_to_pads(images.shape[1:3], window, strides, padding)
     if any(n + sum(pad) < k for n, pad, k in zip(images.shape[1:3], padding, window, strict=True)):
         return reference(images)  # no window fits: an empty result
-    if window == strides and not any(map(any, padding)):
+    # What a convolution by blocks has made, which has few channels, has the batch as last dimension.
+    if window == strides and not any(map(any, padding)) and images.shape[-1] <= MOST_OUT_CHANNELS:
         on_cpu = partial(_max_pool_disjoint, window=window)
     else:
         on_cpu = partial(_max_pool_by_slices, window=window, strides=strides, padding=padding)

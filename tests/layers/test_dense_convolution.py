@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from jax import lax
 
 from cnnlab.layers import conv_general_dilated, dense_convolution
-from cnnlab.layers.dense_convolution import dense_conv
-from cnnlab.layers.finished import finished, finished_gradient
+from cnnlab.layers.dense_convolution import _images_of_a_part, dense_conv
+from cnnlab.layers.finished import finished
 
 # Two float32 sums of up to some thousand terms in different order, relative to the largest number of the result.
 FLOAT32 = 1e-5
@@ -178,7 +178,7 @@ def test_on_cpu_every_convolution_of_a_gradient_is_in_the_order_the_fast_kernels
 def test_on_cuda_the_gradient_is_that_of_lax_and_nothing_loops() -> None:
     text, reference = (lowered("cuda", jax.grad(objective(f), (0, 1)), *SHAPES) for f in (ours, with_lax))
     assert len(convolutions(text)) == 3 and convolutions(text) == convolutions(reference)
-    assert "while" not in text and "while" in lowered("cpu", objective(ours), *SHAPES)
+    assert "while" not in text and "while" in lowered("cpu", jax.grad(objective(ours), 1), *SHAPES)
 
 
 def test_a_precision_that_is_set_for_a_while_holds() -> None:
@@ -215,7 +215,7 @@ TWO_DEVICES = """
 import jax, numpy as np, jax.numpy as jnp
 from jax.sharding import PartitionSpec as P, NamedSharding
 from jax import lax
-from cnnlab.layers.dense_convolution import dense_conv
+from cnnlab.layers.dense_convolution import _images_of_a_part, dense_conv
 ones = ((1, 1), (1, 1))
 lax_conv = lambda x, w: lax.conv_general_dilated(x, w, (1, 1), ones, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 our_conv = lambda x, w: dense_conv(x, w, padding=ones)
@@ -299,26 +299,55 @@ def test_a_finished_array_is_itself_to_the_bit(dtype: Any) -> None:
     odd = [0.0, -0.0, 1.0, -1e38, 1e38, np.inf, -np.inf, 1e-37, 3.0]
     for first in (1.0, np.nan):  # a NaN in the first place makes the loop turn
         x = jnp.asarray([first, *odd], dtype)
-        for function in (finished, finished_gradient):
-            assert np.asarray(jax.jit(function)(x)).tobytes() == np.asarray(x).tobytes()
+        assert np.asarray(jax.jit(finished)(x)).tobytes() == np.asarray(x).tobytes()
 
 
 def test_finished_arrays_pass_gradients_of_both_modes_on() -> None:
     x = jnp.arange(1.0, 4.0)
-    for function in (finished, finished_gradient):
-        f = lambda x, function=function: (function(x) ** 3).sum()  # noqa: E731
-        np.testing.assert_allclose(jax.jit(jax.grad(f))(x), 3 * x**2, rtol=1e-6)
-        np.testing.assert_allclose(jax.jvp(f, (x,), (x,))[1], 3 * (x**3).sum(), rtol=1e-6)
-        np.testing.assert_allclose(jax.jit(jax.hessian(f))(x), np.diag(6 * x), rtol=1e-6)
-        np.testing.assert_allclose(jax.vmap(jax.grad(f))(x[:, None])[:, 0], 3 * x**2, rtol=1e-6)
+
+    def f(x: jax.Array) -> jax.Array:
+        return (finished(x) ** 3).sum()
+
+    np.testing.assert_allclose(jax.jit(jax.grad(f))(x), 3 * x**2, rtol=1e-6)
+    np.testing.assert_allclose(jax.jvp(f, (x,), (x,))[1], 3 * (x**3).sum(), rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(jax.hessian(f))(x), np.diag(6 * x), rtol=1e-6)
+    np.testing.assert_allclose(jax.vmap(jax.grad(f))(x[:, None])[:, 0], 3 * x**2, rtol=1e-6)
 
 
-@pytest.mark.parametrize(("function", "forward"), [(finished, True), (finished_gradient, False)])
-def test_only_the_direction_that_is_named_waits_and_only_on_cpu(function: Callable, forward: bool) -> None:
-    gradient = jax.grad(lambda x: (3 * function(x)).sum())
-    assert ("while" in lowered("cpu", function, (4,))) == forward
-    assert ("while" in lowered("cpu", gradient, (4,))) == (not forward)
-    assert "while" not in lowered("cuda", function, (4,)) + lowered("cuda", gradient, (4,))
+def test_only_cpu_waits_and_gradients_do_not() -> None:
+    gradient = jax.grad(lambda x: (3 * finished(x)).sum())
+    assert "while" in lowered("cpu", finished, (4,)) and "while" not in lowered("cpu", gradient, (4,))
+    assert "while" not in lowered("cuda", finished, (4,))
+
+
+# Odd sizes leave a rest; 8 images of 32 x 32 pixels and 64 channels are a part, 256 of 4 x 4 pixels and 16 are one too.
+@pytest.mark.parametrize(
+    ("batch", "side", "channels", "options"),
+    [
+        (21, 32, 64, {}),
+        (16, 32, 64, {"strides": (2, 2)}),
+        (37, 20, 24, {"rhs_dilation": (2, 2)}),
+        (40, 16, 40, {"lhs_dilation": (2, 1)}),
+    ],
+)
+def test_a_weight_gradient_that_goes_through_the_batch_in_parts_is_that_of_lax(
+    batch: int, side: int, channels: int, options: dict[str, Any]
+) -> None:
+    inputs, kernel = normal((batch, side, side, 8), (3, 3, 8, channels))
+    options = {"padding": ((1, 1), (1, 0)), **options}
+    gradients = [jax.grad(objective(functools.partial(f, **options)), 1) for f in (ours, with_lax)]
+    shape = jax.eval_shape(functools.partial(ours, **options), inputs, kernel).shape
+    assert _images_of_a_part(shape, 4) < batch, "it has to be cut for this test to say anything"
+    ours_now, theirs = (jax.jit(g)(inputs, kernel) for g in gradients)
+    assert_close(ours_now, theirs)
+
+
+def test_a_part_of_the_batch_leaves_a_panel_of_64_channels_in_the_cache() -> None:
+    assert _images_of_a_part((128, 8, 8, 64), 4) == 16  # 16 images * 8 * 8 pixels * 64 channels * 4 bytes = 256 KiB
+    assert _images_of_a_part((128, 8, 8, 512), 4) == 16  # further channels are further panels
+    assert _images_of_a_part((128, 8, 8, 64), 2) == 32
+    assert _images_of_a_part((128, 224, 224, 64), 4) == 8  # fewer are slow, whatever the cache holds
+    assert _images_of_a_part((31, 8, 8, 64), 4) == 31  # not two whole parts: one
 
 
 def test_an_empty_array_is_finished() -> None:
