@@ -8,9 +8,11 @@ from urllib.parse import parse_qsl
 from cnnlab.data.dataset import Dataset
 from cnnlab.data.errors import DatasetError
 from cnnlab.data.image_arrays import parse_size
+from cnnlab.data.parts import part_of
 
 KNOWN = ("cifar10", "digits", "folder:PATH")
 
+_NUMBER = re.compile(r"[1-9][0-9]{0,11}")
 _TFDS_NAME = re.compile(r"([a-z][a-z0-9_]*)(?:/([A-Za-z0-9][\w.+-]*))?(?::(\d+\.\d+\.\d+))?")
 
 
@@ -34,7 +36,8 @@ def load_dataset(
 
             Folders, digits and TFDS sets take options: `?size=64` or `?size=64x48` (height x width) scales every
             image to cover that size and cuts out its middle; folders also take `?channels=1`, as in
-            `"folder:PATH?size=64&channels=1"`.
+            `"folder:PATH?size=64&channels=1"`. Every set takes `?train=5000` and `?test=1000`, which keep so many
+            images of that split, every class in proportion and always the same ones, in the order of the set.
         data_dir: a place for this call alone. For `"cifar10"`: the folder with the official binary files, its
             parent, a folder with the archive, the archive, or a TFDS data folder. For a TFDS set: TFDS's data
             folder. When the set is not there, what was prepared before is used, and standard error says so; only
@@ -48,7 +51,7 @@ def load_dataset(
 
     Raises:
         DatasetNotFound: not on this machine, and it may not or cannot be downloaded.
-        DatasetError: unknown name or option, or data that is damaged or does not fit.
+        DatasetError: unknown name or option, fewer images than asked for, or data that is damaged or does not fit.
 
     Example:
         >>> data = load_dataset("digits")
@@ -58,13 +61,32 @@ def load_dataset(
     place = None if data_dir is None else Path(data_dir).expanduser()
     base, _, query = name.partition("?")
     options = _parse_options(query, name)
+    dataset = _load_whole(base, name, options, place, download=download, progress=progress)
+    if options.train is None and options.test is None:
+        return dataset
+    return part_of(dataset, name, train=options.train, test=options.test)
+
+
+@dataclass(frozen=True)
+class _Options:
+    size: tuple[int, int] | None = None
+    channels: int | None = None
+    train: int | None = None
+    test: int | None = None
+
+
+def _load_whole(
+    base: str, name: str, options: _Options, place: Path | None, *, download: bool, progress: bool
+) -> Dataset:
+    """The set that `base` names, with all its images."""
     if base.startswith("folder:"):
         from cnnlab.data.folder import load_folder
 
         path = (place or Path()) / Path(base.removeprefix("folder:")).expanduser()
         return load_folder(path, name, options.size, options.channels or 3, progress=progress)
     if options.channels is not None or (options.size is not None and base == "cifar10"):
-        raise DatasetError(f"Expected options that {base} takes, got ?{query}; do use them with folder:PATH.")
+        refused = "size" if options.channels is None else "channels"
+        raise DatasetError(f"Expected options that {base} takes, got {refused}=; do use it with folder:PATH.")
     if base == "digits":
         from cnnlab.data.digits import load_digits
 
@@ -86,20 +108,32 @@ def load_dataset(
     return load_tfds(which, place, options.size, known=KNOWN, download=download, progress=progress)
 
 
-@dataclass(frozen=True)
-class _Options:
-    size: tuple[int, int] | None = None
-    channels: int | None = None
-
-
 def _parse_options(query: str, name: str) -> _Options:
     """What stands behind the `?` of a name."""
     given = parse_qsl(query, keep_blank_values=True)
     values = dict(given)
-    if len(values) != len(given) or not set(values) <= {"size", "channels"}:
-        raise DatasetError(f"Expected ?size= and ?channels=, each once, got '{name}'; do write {KNOWN[-1]}?size=64.")
+    if len(values) != len(given) or not set(values) <= {"size", "channels", "train", "test"}:
+        raise DatasetError(
+            f"Expected size=, channels=, train= and test=, each once, after the ?, got '{name}'; "
+            f"do write {KNOWN[-1]}?size=64&train=1000."
+        )
     channels = values.get("channels")
     if channels not in (None, "1", "3", "4"):
         raise DatasetError(f"Expected channels=1, 3 or 4, got channels={channels}; do choose one of these.")
-    size = parse_size(values["size"]) if "size" in values else None
-    return _Options(size, None if channels is None else int(channels))
+    return _Options(
+        size=parse_size(values["size"]) if "size" in values else None,
+        channels=None if channels is None else int(channels),
+        train=_number_of_images("train", values),
+        test=_number_of_images("test", values),
+    )
+
+
+def _number_of_images(which: str, values: dict[str, str]) -> int | None:
+    """How many images of a split are asked for; None for all."""
+    if which not in values:
+        return None
+    if not _NUMBER.fullmatch(values[which]):
+        raise DatasetError(
+            f"Expected {which}=N, a whole number of images from 1, got {which}={values[which]}; do write {which}=1000."
+        )
+    return int(values[which])

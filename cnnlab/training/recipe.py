@@ -68,6 +68,8 @@ class Recipe:
         minimum_learning_rate: at or below this rate there are no cuts.
         convergence_patience: epochs without improvement or cut before the run has converged.
         target_accuracy: stop when the monitored accuracy reaches it.
+        target_train_accuracy: stop when the accuracy on the training images, counted as they are trained on during the
+            epoch, reaches it; 2.0: never.
         noise: standard deviation of the normal noise added to training images in [0, 1].
         flip: mirror training images: "none", "random", or "alternating" (at random in the first epoch, then each image
             the other way round in every epoch).
@@ -128,6 +130,7 @@ class Recipe:
     minimum_learning_rate: float = 1e-6
     convergence_patience: int = 10
     target_accuracy: float = 0.999
+    target_train_accuracy: float = 2.0
     noise: float = 0.0
     flip: Literal["none", "random", "alternating"] = "none"  # True and False, as in older files, are random and none
     crop: int = 0

@@ -40,6 +40,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "minimum_learning_rate": (0, _INF),
     "convergence_patience": (1, _INF),
     "target_accuracy": (0, _INF),
+    "target_train_accuracy": (0, _INF),
     "noise": (0, _INF),
     "crop": (0, 1024),
     "cutout": (0, 1024),

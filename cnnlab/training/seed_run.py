@@ -89,7 +89,8 @@ class SeedRun:
         """
         position, (loss, accuracy) = self.position, monitored
         loss_sum, correct, images = position.sums
-        train_seconds = position.epoch_seconds
+        train_accuracy, train_seconds = correct / images, position.epoch_seconds
+        reached = train_accuracy >= self._recipe.target_train_accuracy
         diverged = not (math.isfinite(loss_sum) and bool(all_finite((state.params, loss))))
         position.epoch += 1
         if diverged:
@@ -102,7 +103,7 @@ class SeedRun:
         record = {
             "epoch": position.epoch,
             "train_loss": loss_sum / images,
-            "train_accuracy": correct / images,
+            "train_accuracy": train_accuracy,
             "monitor": self._monitor_name,
             "loss": loss,
             "accuracy": accuracy,
@@ -111,7 +112,7 @@ class SeedRun:
             "best_epoch": position.best[1],
             "seconds": seconds,
             "images_per_second": images / max(train_seconds, 1e-9),
-            "event": DIVERGED if diverged else position.plateau.event,
+            "event": DIVERGED if diverged else "target" if reached else position.plateau.event,
         }
         position.history.append(record)
         position.train_seconds += seconds
@@ -161,6 +162,8 @@ def _stop_reason(recipe: Recipe, position: Position) -> str | None:
     plateau = position.plateau
     if plateau.event == "target":
         return f"reached the target accuracy of {plateau.target:.1%} in epoch {position.epoch}"
+    if position.history[-1]["event"] == "target":
+        return f"reached the training accuracy of {recipe.target_train_accuracy:.1%} in epoch {position.epoch}"
     if plateau.event == "converged":
         waited = plateau.convergence_patience
         return f"converged at epoch {position.epoch}: no improvement for {waited} epochs at the lowest rate"

@@ -208,6 +208,31 @@ def test_a_run_stops_at_the_target(trainer, network):
     assert run.position.history[-1]["event"] == "target" and not run.interrupted
 
 
+def test_a_run_stops_when_what_it_trains_on_is_right_often_enough(trainer, network, outcome, run_differences):
+    seen = [record["train_accuracy"] for record in outcome.position.history]
+    target = seen[1]
+    assert seen[0] < target  # else the run would stop in its first epoch
+    run = with_recipe(trainer, target_train_accuracy=target).run(network(), seed=3)
+    assert run.position.stop_reason == f"reached the training accuracy of {target:.1%} in epoch 2"
+    assert [record["train_accuracy"] for record in run.position.history] == seen[:2]
+    assert run.position.history[-1]["event"] == "target" and not run.interrupted
+    above = with_recipe(trainer, target_train_accuracy=np.nextafter(max(seen), 1)).run(network(), seed=3)
+    assert run_differences(above, outcome) == []
+
+
+@pytest.mark.parametrize(
+    ("target_accuracy", "reason"),
+    [
+        (0.9, "reached the target accuracy of 90.0% in epoch 1"),
+        (2.0, "reached the training accuracy of 0.0% in epoch 1"),  # which was the last one too
+    ],
+)
+def test_of_two_reasons_to_stop_the_one_that_says_more_is_given(trainer, network, target_accuracy, reason):
+    targets = {"target_accuracy": target_accuracy, "target_train_accuracy": 0.0}
+    run = scripted(trainer, [0.9], **targets).run(network())
+    assert (run.position.stop_reason, run.position.history[-1]["event"]) == (reason, "target")
+
+
 def test_a_run_cuts_its_rate_and_stops_when_it_has_converged(trainer, network):
     accuracies = [0.5] + [0.4] * 9
     run = scripted(trainer, accuracies, minimum_learning_rate=1e-3, convergence_patience=3).run(network())

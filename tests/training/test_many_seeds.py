@@ -165,6 +165,26 @@ def test_every_seed_has_its_own_rule_and_end(trainer, network, differences, tmp_
     assert differences(others[1].last, going.last) == differences(others[2].last, cut.last) == []
 
 
+def test_each_seed_stops_at_the_training_accuracy_by_itself_also_after_an_interruption(
+    trainer, network, unbroken, run_differences, tmp_path
+):
+    seen = [[record["train_accuracy"] for record in outcome.position.history] for outcome in unbroken]
+    target = sorted(max(each) for each in seen)[1]  # which the seed with the lowest highest accuracy never reaches
+    ends = [next((n for n, value in enumerate(each, 1) if value >= target), None) for each in seen]
+    assert None in ends and len(set(ends)) > 1
+    steered = copy.copy(trainer)
+    steered.recipe = trainer.recipe.replace(target_train_accuracy=target)
+    outcomes = at_once(steered, network)
+    reached = f"reached the training accuracy of {target:.1%} in epoch "
+    reasons = [f"{reached}{end}" if end else "completed all 4 epochs" for end in ends]
+    assert [outcome.position.stop_reason for outcome in outcomes] == reasons
+
+    folders = make_folders(tmp_path)
+    at_once(steered, network, folders, callbacks=[Stop((min(filter(None, ends)), 2))])
+    again = steered.run_at_once([(network(99), 77, folder) for folder in folders], lanes=SEEDS, resume=True)
+    assert [run_differences(a, b) for a, b in zip(again, outcomes, strict=True)] == [[]] * 3
+
+
 def test_a_seed_that_diverges_harms_no_other(trainer, network, unbroken, run_differences, tmp_path):
     folders = make_folders(tmp_path)
     todo = [(network(seed), seed, folder) for seed, folder in zip(SEEDS, folders, strict=True)]

@@ -50,6 +50,7 @@ EVERY_FIELD_CHANGED = Recipe(
     minimum_learning_rate=1.0000000000000002e-06,
     convergence_patience=2,
     target_accuracy=2.0,
+    target_train_accuracy=0.75,
     noise=1e22,
     flip="alternating",
     crop=4,
@@ -116,6 +117,7 @@ def test_the_thesis_recipe_is_the_table_of_the_thesis_field_by_field():
         "minimum_learning_rate": 1e-6,
         "convergence_patience": 10,
         "target_accuracy": 0.999,
+        "target_train_accuracy": 2.0,
         "noise": 0.1,
         "flip": "none",
         "crop": 0,
@@ -174,6 +176,12 @@ def test_a_file_need_only_say_what_differs(tmp_path):
     recipe = get_recipe(path)
     assert recipe == Recipe(epochs=3, learning_rate=1.0)
     assert type(recipe.learning_rate) is float
+
+
+def test_a_recipe_from_before_there_was_a_training_target_never_stops_at_one(tmp_path):
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps({k: v for k, v in Recipe().to_dict().items() if k != "target_train_accuracy"}))
+    assert Recipe.read(path) == Recipe() and Recipe().target_train_accuracy > 1
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,7 @@ def test_a_wrong_type_is_an_error_that_names_field_and_value(field, value, text)
         ("plateau_divisor", 1, "Expected plateau_divisor above 1, got 1; do choose one such as 10."),
         ("convergence_patience", 0, "Expected convergence_patience at least 1, got 0"),
         ("target_accuracy", math.inf, "Expected target_accuracy to be a finite number, got inf."),
+        ("target_train_accuracy", -0.5, "Expected target_train_accuracy at least 0, got -0.5"),
         ("noise", -0.1, "Expected noise at least 0, got -0.1"),
         ("noise", 10**400, "Expected noise to be a finite number, got inf."),
         ("crop", -1, "Expected crop from 0 to 1024, got -1"),
