@@ -22,8 +22,9 @@ ALLOWED: dict[str, set[str]] = {
     "evaluation": {"training", "data", "layers"},
     "report": {"evaluation", "training", "data", "layers"},
     "experiment": {"report", "models", "evaluation", "training", "data", "layers"},
+    "reproduction": {"experiment", "report", "models", "evaluation", "training", "data", "layers"},
     "__main__": {"cli"},
-    "cli": {FACE, "experiment", "report", "models", "evaluation", "training", "data", "layers"},
+    "cli": {FACE, "reproduction", "experiment", "report", "models", "evaluation", "training", "data", "layers"},
 }
 
 

@@ -14,6 +14,7 @@ from tyro.conf import Positional, UseAppendAction, arg, create_mutex_group
 from .doctor import doctor
 from .listings import datasets, models, recipes
 from .output import over_seeds, print_json, print_table, short
+from .reproduce import reproduce
 from .settings import model_options, recipe_changes
 from .summary import summary
 
@@ -239,5 +240,5 @@ def _later(command: Callable[..., int]) -> Callable[..., Any]:
     return bind
 
 
-_ALL = (train, resume, evaluate, predict, report, models, summary, datasets, recipes, doctor)
+_ALL = (train, resume, evaluate, predict, report, reproduce, models, summary, datasets, recipes, doctor)
 COMMANDS: dict[str, Callable[..., Any]] = {command.__name__: _later(command) for command in _ALL}

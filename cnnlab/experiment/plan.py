@@ -234,6 +234,7 @@ class Plan:
             "best_accuracy": accuracy,
             "compile_seconds": position.compile_seconds,
             "train_seconds": position.train_seconds,
+            "seeds_at_once": max(len(position.together), 1),
             "protocol": "held-out" if self.recipe.held_out else "thesis",
             "evaluation": evaluation.to_dict("test") if evaluation is not None else None,
         }

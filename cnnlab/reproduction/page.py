@@ -1,0 +1,144 @@
+"""Gathers what the studies found in the documentation: files under `results/` and `figures/`, tables in one page."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+
+from cnnlab.report import ReportError
+from cnnlab.report.marked import replace_marked
+
+from .registry import get_study, list_studies
+from .results import Results, command, device_of, merged, read_results, revision, seconds_of
+from .study import Study, Table
+from .write import write_found
+
+_PAGE = "reproduction.md"
+
+
+def publish(results: Results, docs: str | Path) -> Path:
+    """Put the results of a study into the documentation and write its page anew; what is there of other seeds stays.
+
+    Args:
+        results: what `reproduce` found.
+        docs: the folder with `reproduction.md`; gets `results/NAME.json`, `results/NAME.csv` and
+            `figures/NAME-FIGURE.png`.
+
+    Returns:
+        The page.
+
+    Raises:
+        cnnlab.report.ReportError: there is no such page, or it lacks a marker.
+    """
+    docs = Path(docs)
+    page = docs / _PAGE
+    if not page.is_file():
+        raise ReportError(f"Expected the page {_PAGE} in {docs}, got none; do name the documentation's folder.")
+    figures = docs / "figures"
+    figures.mkdir(exist_ok=True)
+    known = read_results(docs / "results" / f"{results.name}.json")
+    if known is not None:
+        results = merged(known, results)
+    write_found(get_study(results.study), results, docs / "results", results.name, figures)
+    return write_page(docs)
+
+
+def write_page(docs: str | Path) -> Path:
+    """Write every table of the page from the JSON files beside it; the prose stays as it is.
+
+    Args:
+        docs: the folder with `reproduction.md`, in which `<!-- overview: begin -->` and, for each study,
+            `<!-- NAME: begin -->` and their ends mark what is written here.
+
+    Returns:
+        The page.
+
+    Raises:
+        cnnlab.report.ReportError: a marker is missing.
+    """
+    docs = Path(docs)
+    page, lines = docs / _PAGE, []
+    for study in list_studies():
+        versions = _versions(study, docs)
+        replace_marked(page, study.name, "\n\n".join(_section(study, versions, docs)))
+        lines += _overview(study, versions)
+    replace_marked(page, "overview", markdown((("claim", "full", "shortened", "quick", "command"), lines)))
+    return page
+
+
+def markdown(table: Table) -> str:
+    """Return a table in Markdown."""
+    head, lines = table
+    rows = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
+
+
+def made_with(results: Results) -> str:
+    """Return one line: how many runs, on what, with which versions, how long."""
+    runs = [run for row in results.rows.values() for run in row.runs]
+    if not runs:
+        return ""
+    hardware = _distinct(map(device_of, runs))
+    versions = _distinct(f"jax {run['environment'].get('jax')}, flax {run['environment'].get('flax')}" for run in runs)
+    seconds = [seconds_of(run) for run in runs]
+    revisions = _distinct(revision(run)[:7] + revision(run)[40:] for run in runs)
+    spent = f"{sum(seconds) / 3600:.1f} hours of training in all (median {statistics.median(seconds):,.0f} s a run)"
+    return f"{len(runs)} runs, {spent}; {hardware}; {versions}; revision {revisions}."
+
+
+def _versions(study: Study, docs: Path) -> list[Results]:
+    """Return what is published of a study: in full, shortened to so many epochs, quick."""
+    found = [read_results(path) for path in sorted((docs / "results").glob(f"{study.name}*.json"))]
+    mine = [results for results in found if results is not None and results.study == study.name]
+    return sorted(mine, key=lambda results: (results.quick, results.epochs or 0, results.name))
+
+
+def _section(study: Study, versions: list[Results], docs: Path) -> list[str]:
+    texts = []
+    if not any(_is_full(results) for results in versions):
+        texts.append(f"**Not run in full**: `{command(Results(study.name))}` ({study.full_time}).")
+    for results in versions:
+        texts += [f"**{_title(study, results)}** `{command(results)}`", markdown(study.table(results))]
+        texts.append("\n".join(
+            f"- *{verdict.claim}* {verdict.outcome.capitalize()}"
+            f"{': ' + verdict.measured if verdict.measured else ''}. Rule: {verdict.rule}."
+            for verdict in study.verdicts(results)
+        ))  # fmt: skip
+        name = results.name
+        files = [f"[{name}.json](results/{name}.json)", f"[{name}.csv](results/{name}.csv)"]
+        texts.append(" ".join([made_with(results), "Every run:", f"{', '.join(files)}."]).strip())
+        for figure, caption in study.figures.items():
+            if (docs / "figures" / f"{name}-{figure}.png").is_file():
+                texts.append(f"![{caption}](figures/{name}-{figure}.png)")
+    return texts
+
+
+def _title(study: Study, results: Results) -> str:
+    if results.quick:
+        return f"The quick version: {study.shortened}."
+    return (
+        "In full." if results.epochs is None else f"Every schedule shortened to {results.epochs} epochs, in its shape."
+    )
+
+
+def _overview(study: Study, versions: list[Results]) -> list[list[str]]:
+    """A line per claim, with its outcome in each version."""
+    full = next((results for results in versions if _is_full(results)), Results(study.name))
+    short = next((results for results in versions if results.epochs is not None and not results.quick), None)
+    quick = next((results for results in versions if results.quick), None)
+    columns = [
+        {} if results is None else {verdict.claim: verdict.outcome for verdict in study.verdicts(results)}
+        for results in (full, short, quick)
+    ]
+    claims = dict.fromkeys(claim for column in columns for claim in column)
+    how = f"`reproduce {study.name}`"
+    return [[claim, *(column.get(claim, "-") for column in columns), how] for claim in claims]
+
+
+def _is_full(results: Results) -> bool:
+    return not results.quick and results.epochs is None
+
+
+def _distinct(values: Iterable[str]) -> str:
+    return " and ".join(dict.fromkeys(values))

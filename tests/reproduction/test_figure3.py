@@ -1,0 +1,189 @@
+"""Figure 3: the data, the straight line, the verdicts; and the study itself once, with one seed and few epochs."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flax import nnx
+
+import cnnlab
+from cnnlab.report import save_figure
+from cnnlab.reproduction.figure3 import Figure3, _is_straight, best_line_accuracy, rings
+from cnnlab.reproduction.results import Results, RowResults, collect
+from cnnlab.reproduction.runner import seed_folders_of, train_row
+
+STUDY = Figure3()
+LINEAR, BEST = ("linear", "linear-deep", "no-hidden"), 0.64
+SIGMOID_FITS, LINEAR_FAILS, ONE_LINE = 0, 1, 2  # the order of the verdicts
+
+
+def results_of(
+    sigmoid: list[float] | None = None,
+    linear: list[float] | None = None,
+    *,
+    planned: int = 2,
+    straight: bool = True,
+    curved: bool = True,
+    **version: Any,
+) -> Results:
+    """Results with these accuracies, the same for each row of linear activations, and regions cut in the middle."""
+    values = {"sigmoid": [0.99, 0.98] if sigmoid is None else sigmoid}
+    values |= dict.fromkeys(LINEAR, [0.55, 0.60] if linear is None else linear)
+    rows = {
+        name: RowResults(name, f"what {name} is", planned_seeds=planned,
+                         runs=[{"seed": seed, "test_accuracy": value} for seed, value in enumerate(found)])
+        for name, found in values.items()
+    }  # fmt: skip
+    lines = {
+        name: {f"seed-{seed}": not curved if name == "sigmoid" else straight for seed in range(len(found))}
+        for name, found in values.items()
+    }
+    points = {"x": [10, 200], "y": [20, 100], "label": [0, 1]}
+    regions = dict.fromkeys(values, ["0" * 32 + "1" * 32] * 64)
+    measured = {"regions": regions, "straight": lines, "best_line": BEST, "points": points}
+    return Results("figure3", rows=rows, measured=measured, **version)
+
+
+def outcomes(results: Results) -> list[str]:
+    return [verdict.outcome for verdict in STUDY.verdicts(results)]
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_every_row_is_a_recipe_and_a_network_that_cnnlab_knows(quick: bool) -> None:
+    rows = STUDY.rows(Results("figure3", quick=quick))
+    assert [row.name for row in rows] == ["linear", "sigmoid", "linear-deep", "no-hidden"]
+    for row in rows:
+        assert row.seeds == (2 if quick else 5) and row.in_epochs(2).recipe.epochs == 2
+        options = {**row.options, "num_classes": 2, "image_size": 1}
+        network = nnx.eval_shape(lambda row=row, o=options: cnnlab.create_model(row.model, rngs=nnx.Rngs(0), **o))
+        shapes = [leaf.shape for _, leaf in nnx.to_flat_state(nnx.state(network, nnx.Param)) if len(leaf.shape) == 2]
+        assert len(shapes) == len(row.options["hidden"]) + 1
+    first, second = rows[0], rows[1]
+    assert first.options["hidden"] == second.options["hidden"] and first.recipe == second.recipe
+
+
+def test_the_rings_are_the_same_at_every_call_and_apart_by_their_radius() -> None:
+    data, again = rings(), rings()
+    assert data.fingerprint == again.fingerprint and data.image_shape == (1, 1, 3)
+    for split, n in ((data.train, 1200), (data.test, 500)):
+        x, y, nothing = split.images[:, 0, 0].astype(float).T
+        radius = np.hypot(x - 127.5, y - 127.5)
+        assert len(split) == n and split.labels.sum() == n / 2 and not nothing.any()
+        rounding = 2**-0.5  # pixels, the most that rounding moves a point
+        assert radius[split.labels == 0].max() <= 60 + rounding
+        assert 84 - rounding <= radius[split.labels == 1].min() and radius.max() <= 120 + rounding
+
+
+def test_the_best_line_of_points_on_a_lattice_is_known_by_hand() -> None:
+    square = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+    assert best_line_accuracy(square, np.array([0, 1, 1, 0])) == 0.75, "exclusive or: three of four"
+    assert best_line_accuracy(square, np.array([0, 0, 1, 1])) == 1.0
+    assert best_line_accuracy(square, np.array([1, 1, 0, 0])) == 1.0, "whichever side is which"
+    ring = np.array([[0, 0], [2, 0], [-2, 0], [0, 2], [0, -2], [0, 0]])
+    assert best_line_accuracy(ring, np.array([0, 1, 1, 1, 1, 0])) == 4 / 6, "the centre and two neighbours"
+
+
+def test_no_line_through_a_grid_of_lines_beats_the_best_one() -> None:
+    rng = np.random.default_rng(0)
+    test = rings().test
+    plane = test.images[:, 0, 0, :2].astype(int)
+    best = best_line_accuracy(plane, test.labels)
+    found = []
+    for _ in range(2000):
+        weights = rng.normal(size=2)
+        above = (plane - rng.uniform(50, 200, 2)) @ weights > 0
+        right = np.mean(above == test.labels)
+        found.append(max(right, 1 - right))
+    assert best - 0.02 < max(found) <= best
+    # The line that touches the disc leaves out a part of the ring: arccos(0.5 / r) / pi of it at radius r.
+    outside = np.mean(np.arccos(0.5 / np.linspace(0.7, 1.0, 1001)) / np.pi)
+    assert abs(best - (1 + outside) / 2) < 0.04, "500 points, of which the line is the best"
+
+
+def test_a_straight_line_is_told_from_a_bent_one() -> None:
+    y, x = np.indices((64, 64))
+    assert _is_straight((3 * x - 7 * y + 40 > 0).astype(int))
+    assert _is_straight((61 * x - 62 * y > 0).astype(int)), "almost the diagonal"
+    assert _is_straight(np.zeros((64, 64), int)), "the line lies outside"
+    assert not _is_straight((np.hypot(x - 31.5, y - 31.5) > 20).astype(int))
+    bent = (x > 20).astype(int)
+    bent[40, 19] = 1
+    assert not _is_straight(bent), "one point on the other side"
+
+
+def test_the_verdicts_hold_for_a_fit_with_sigmoids_and_lines_without() -> None:
+    verdicts = STUDY.verdicts(results_of())
+    assert [verdict.outcome for verdict in verdicts] == ["holds"] * 3
+    assert verdicts[SIGMOID_FITS].measured == "98.50 ± 0.71 % (2)"
+    assert verdicts[LINEAR_FAILS].measured == "at most 60.00 % (n = 6), the best line 64.00 %"
+    assert verdicts[ONE_LINE].measured == "straight: 6 of 6 linear networks, 0 of 2 with sigmoids"
+
+
+@pytest.mark.parametrize(
+    ("changes", "which", "outcome"),
+    [
+        ({"sigmoid": [0.96, 0.97]}, SIGMOID_FITS, "does not hold"),
+        ({"sigmoid": [0.97, 0.97]}, SIGMOID_FITS, "holds"),
+        ({"sigmoid": [0.90, 0.90], "epochs": 3}, SIGMOID_FITS, "undecided"),
+        ({"sigmoid": []}, SIGMOID_FITS, "not run"),
+        ({"linear": [0.50, 0.66]}, LINEAR_FAILS, "does not hold"),
+        ({"linear": [0.50, 0.65]}, LINEAR_FAILS, "holds"),
+        ({"linear": []}, LINEAR_FAILS, "not run"),
+        ({"linear": []}, ONE_LINE, "not run"),
+        ({"straight": False}, ONE_LINE, "does not hold"),
+        ({"curved": False}, ONE_LINE, "does not hold"),
+        ({"curved": False, "epochs": 3}, ONE_LINE, "undecided"),
+    ],
+)
+def test_each_verdict_follows_its_rule(changes: dict[str, Any], which: int, outcome: str) -> None:
+    assert outcomes(results_of(**changes))[which] == outcome
+
+
+def test_too_few_seeds_refute_but_do_not_confirm() -> None:
+    assert outcomes(results_of(planned=5)) == ["undecided"] * 3
+    refuted = results_of([0.5], [0.9], planned=5, straight=False)
+    assert outcomes(refuted) == ["undecided", "does not hold", "does not hold"]
+
+
+def test_nothing_found_is_an_empty_table_and_not_run() -> None:
+    nothing = Results("figure3")
+    assert outcomes(nothing) == ["not run"] * 3 and STUDY.table(nothing)[1] == [] and STUDY.draw(nothing) == {}
+    assert STUDY.measure(nothing, {"linear": []}) == {}
+
+
+def test_the_figure_has_a_panel_per_row_with_regions_and_points() -> None:
+    results = results_of()
+    figure = STUDY.draw(results)["regions"]
+    assert [axes.get_title("left") for axes in figure.axes] == list(results.rows)
+    (image,) = figure.axes[0].get_images()
+    np.testing.assert_array_equal(np.asarray(image.get_array())[0], [0] * 32 + [1] * 32)
+    assert [len(line.get_xdata()) for line in figure.axes[0].lines] == [1, 1]
+
+
+def test_three_epochs_of_two_rows_become_regions_a_table_and_a_figure(tmp_path: Path) -> None:
+    rows = [replace(row, seeds=1).in_epochs(3) for row in STUDY.rows(Results("figure3", quick=True))[:2]]
+    assert [row.name for row in rows] == ["linear", "sigmoid"]
+    for row in rows:
+        assert train_row(row, [0], tmp_path, progress=False)
+    folders = {row.name: seed_folders_of(row, tmp_path) for row in rows}
+    results = collect(rows, folders, Results("figure3", quick=True, epochs=3))
+    results = replace(results, measured=STUDY.measure(results, folders))
+
+    measured = results.measured
+    assert {len(lines) for lines in measured["regions"].values()} == {64}
+    assert {len(line) for lines in measured["regions"].values() for line in lines} == {64}
+    assert measured["straight"]["linear"] == {"seed-0": True}
+    # What the regions say of the test points is what the run has measured of them, but for cells that a border crosses.
+    for row in rows:
+        regions = np.array([[int(digit) for digit in line] for line in measured["regions"][row.name]])
+        points = {key: np.array(values) for key, values in measured["points"].items()}
+        right = np.mean(regions[points["y"] // 4, points["x"] // 4] == points["label"])
+        assert abs(right - results.rows[row.name].mean("test_accuracy")) < 0.05
+    assert results.rows["linear"].mean("test_accuracy") <= measured["best_line"] < 0.7
+
+    assert STUDY.table(results)[1][-1][2] == f"{100 * measured['best_line']:.2f} %"
+    assert save_figure(STUDY.draw(results)["regions"], tmp_path / "regions.png").stat().st_size > 1000
+    gone = STUDY.measure(results, {name: [] for name in folders})
+    assert gone == measured, "what was measured stays when the folders are gone"
