@@ -64,8 +64,10 @@ def reproduce(
     print(f"\n{study.title}\n")
     print_table(*study.table(results))
     for verdict in study.verdicts(results):
-        found = f": {verdict.measured}" if verdict.measured else ""
-        print(f"\n{verdict.outcome.upper()}  {verdict.claim}{found}\n  rule: {verdict.rule}")
+        print(f"\n{verdict.outcome.upper()}  {verdict.claim}")
+        if verdict.measured:
+            print(f"  found: {verdict.measured}")
+        print(f"  rule: {verdict.rule}")
     print(f"\nresults and figures: {short(folder)}")
     if docs is not None:
         print(f"published in {short(publish(results, docs))}")

@@ -22,3 +22,10 @@ def spread(values: Sequence[float], digits: int) -> str:
 def millions(number: float) -> str:
     """Write a number of parameters or multiply-adds as `21.80 M` or `3.66 G`."""
     return f"{number / 1e9:.2f} G" if number >= 1e9 else f"{number / 1e6:.2f} M"
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as `8.7 s`, `12 min` or `8.7 h`."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -9,6 +9,7 @@ from pathlib import Path
 from cnnlab.report import ReportError
 from cnnlab.report.marked import replace_marked
 
+from .cells import duration
 from .registry import get_study, list_studies
 from .results import Results, command, device_of, merged, read_results, revision, seconds_of
 from .study import Study, Table
@@ -83,7 +84,7 @@ def made_with(results: Results) -> str:
     versions = _distinct(f"jax {run['environment'].get('jax')}, flax {run['environment'].get('flax')}" for run in runs)
     seconds = [seconds_of(run) for run in runs]
     revisions = _distinct(revision(run)[:7] + revision(run)[40:] for run in runs)
-    spent = f"{sum(seconds) / 3600:.1f} hours of training in all (median {statistics.median(seconds):,.0f} s a run)"
+    spent = f"{duration(sum(seconds))} of training in all (median {duration(statistics.median(seconds))} a run)"
     return f"{len(runs)} runs, {spent}; {hardware}; {versions}; revision {revisions}."
 
 

@@ -144,14 +144,18 @@ def write_results(results: Results, study: Study, path: Path) -> None:
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def write_csv(results: Results, path: Path) -> None:
-    """Write a line per run, without curves and versions; only a head where there are no runs."""
+def write_csv(results: Results, study: Study, path: Path) -> None:
+    """Write a line per run, without curves and versions; where nothing was trained, the table."""
     lines = [{"row": row.row, **run} for row in results.rows.values() for run in row.runs]
-    names = list(dict.fromkeys(key for line in lines for key in line if key not in ("environment", "history")))
+    names = dict.fromkeys(key for line in lines for key in line if key not in ("environment", "history"))
     with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names or ["row"], extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(lines)
+        if lines:
+            writer = csv.DictWriter(file, list(names), extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(lines)
+        else:
+            head, cells = study.table(results)
+            csv.writer(file).writerows([head, *cells])
 
 
 def command(results: Results) -> str:
@@ -236,7 +240,8 @@ def device_of(run: Mapping[str, Any]) -> str:
     """Return what a run trained on: the processor and its threads, or the accelerator."""
     environment = run["environment"]
     if environment.get("backend") in (None, "cpu"):
-        return f"{environment.get('cpu')}, {environment.get('cpus') or '?'} threads"
+        threads = environment.get("cpus")
+        return str(environment.get("cpu")) + (f", {threads} thread{'s' * (threads > 1)}" if threads else "")
     return str(environment.get("device_kind"))
 
 

@@ -26,6 +26,6 @@ def write_found(
         return
     out.mkdir(parents=True, exist_ok=True)
     write_results(results, study, out / f"{stem or 'results'}.json")
-    write_csv(results, out / f"{stem or 'results'}.csv")
+    write_csv(results, study, out / f"{stem or 'results'}.csv")
     for figure, drawn in study.draw(results).items():
         save_figure(drawn, (figures or out) / f"{stem + '-' if stem else ''}{figure}.png")

@@ -154,7 +154,7 @@ def test_the_line_below_a_table_says_what_made_it() -> None:
     rows = {"row": made_up_row("row", [0.5, 0.6])}
     rows["row"].runs[1]["git_dirty"] = True
     assert made_with(Results("small", rows=rows)) == (
-        "2 runs, 0.0 hours of training in all (median 60 s a run); a processor, 2 threads; jax 0.10.2, flax 0.12.8; "
+        "2 runs, 2 min of training in all (median 60.0 s a run); a processor, 2 threads; jax 0.10.2, flax 0.12.8; "
         "revision aaaaaaa and aaaaaaa, changed."
     )
     assert made_with(Results("small")) == ""

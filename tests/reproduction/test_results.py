@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cnnlab.reproduction import Results, Row, RowResults, Verdict
-from cnnlab.reproduction.cells import millions, percent, spread
+from cnnlab.reproduction.cells import duration, millions, percent, spread
 from cnnlab.reproduction.results import collect, command, read_results, write_csv, write_results
 from cnnlab.training import Recipe
 from tests.reproduction.small_study import made_up_row
@@ -52,8 +52,8 @@ def test_what_is_written_is_read_back_as_strict_json_with_a_curve_on_a_line(smal
     assert read_results(tmp_path / "nowhere.json") is None
 
 
-def test_the_csv_file_has_a_line_per_run_without_curves(tmp_path) -> None:
-    write_csv(some_results(), tmp_path / "results.csv")
+def test_the_csv_file_has_a_line_per_run_without_curves(small, tmp_path) -> None:
+    write_csv(some_results(), small, tmp_path / "results.csv")
     with open(tmp_path / "results.csv", newline="") as file:
         lines = list(csv.DictReader(file))
     assert [(line["row"], line["seed"], line["test_accuracy"]) for line in lines] == [
@@ -63,6 +63,8 @@ def test_the_csv_file_has_a_line_per_run_without_curves(tmp_path) -> None:
         ("wide", "0", "0.9"),
     ]
     assert not {"history", "environment"} & set(lines[0])
+    write_csv(Results("small"), small, tmp_path / "results.csv")
+    assert (tmp_path / "results.csv").read_text().splitlines() == ["row,accuracy"], "nothing trained: the table"
 
 
 def test_versions_have_names_and_commands_of_their_own() -> None:
@@ -111,4 +113,5 @@ def test_numbers_are_written_with_their_spread() -> None:
     assert percent([0.5, 0.7]) == "60.00 ± 14.14 % (2)"
     assert (percent([0.5]), percent([]), spread([], 1)) == ("50.00 % (1)", "-", "-")
     assert spread([1234.5, 1235.5], 0) == "1,235 ± 1"
+    assert [duration(seconds) for seconds in (8.66, 120, 31_464)] == ["8.7 s", "2 min", "8.7 h"]
     assert (millions(269_722), millions(3.66e9)) == ("0.27 M", "3.66 G")
