@@ -31,9 +31,10 @@ from measure import (
     write_json,
 )
 
-# batch, side, channels in, channels out: the stages of ResNet-20, then of ResNet-34 with the stem for small images
+# batch, side, channels in, channels out: the stages of ResNet-20, of ResNet-34 with the stem for small images, and the
+# layer of the race's network with most multiply-adds, with the race's batch
 SHAPES = ((128, 32, 3, 16), (128, 32, 16, 16), (128, 16, 32, 32), (128, 8, 64, 64))
-SHAPES += ((32, 32, 64, 64), (32, 16, 128, 128), (32, 8, 256, 256), (32, 4, 512, 512))
+SHAPES += ((32, 32, 64, 64), (32, 16, 128, 128), (32, 8, 256, 256), (32, 4, 512, 512), (1024, 15, 64, 256))
 PASSES = ("forward", "inputs", "kernel")
 SIDES = {"cnnlab": "convolution_passes_jax.py", "lax": "convolution_passes_jax.py"}
 TORCH = {"torch": "convolution_passes_torch.py"}

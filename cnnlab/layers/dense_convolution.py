@@ -27,7 +27,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jax.sharding import AxisType
 
-from .finished import finished
+from .finished import finished, several_devices
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
 Pair = tuple[int, int]
@@ -171,9 +171,12 @@ def _images_of_a_part(shape: Sequence[int], itemsize: int) -> int:
     """How many images' gradients `[batch, height, width, channels]` a weight gradient takes at a time on CPU.
 
     They are the kernel of that convolution, of which YNNPACK goes through a panel of 64 channels again and again. So a
-    part is as large as leaves a panel in a core's second cache: a whole batch can be ten times slower (measured).
+    part is as large as leaves a panel in a core's second cache (docs/performance.md). Where several devices have a
+    share of the batch each, a loop over all of it would bring the shares together again; it stays whole.
     """
     batch, height, width, channels = shape
+    if several_devices():
+        return batch
     panel = height * width * min(channels, _CHANNELS_OF_A_PANEL) * itemsize
     size = 2 ** round(math.log2(max(_BYTES_OF_A_PANEL / panel, _FEWEST_IMAGES)))
     return batch if batch < 2 * size else size

@@ -28,7 +28,7 @@ _finished_p = Primitive("finished")
 
 
 def _on_cpu(x: Any) -> Any:
-    if x.size == 0 or not jnp.issubdtype(x.dtype, jnp.floating) or _several_devices():
+    if x.size == 0 or not jnp.issubdtype(x.dtype, jnp.floating) or several_devices():
         return x
     first = (0,) * x.ndim
 
@@ -43,7 +43,8 @@ def _on_cpu(x: Any) -> Any:
     return lax.while_loop(turns, body, (jnp.int32(0), x))[1]
 
 
-def _several_devices() -> bool:
+def several_devices() -> bool:
+    """Whether this process computes on several CPU devices, over which the compiler may spread an array."""
     return jax.default_backend() == "cpu" and jax.local_device_count() > 1
 
 

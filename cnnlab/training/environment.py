@@ -16,12 +16,13 @@ _PACKAGES += ("pillow", "scikit-learn", "tensorflow-datasets")  # they decode an
 _DECIDING = ("jax", "jaxlib", "flax", "backend", "device_kind", "cpus")  # another one may round otherwise
 _PACKAGE_FOLDER = Path(__file__).resolve().parents[1]
 _GIT_SECONDS = 5.0
+_VARIABLES = ("XLA_FLAGS", "GLIBC_TUNABLES")  # the latter decides on huge pages, which matter to speed on CPU
 
 
 def describe_environment() -> dict[str, Any]:
     """Describe this process; nothing in it is secret, and nothing here raises.
 
-    Of the environment only `XLA_FLAGS` and the variables whose names start with `JAX_` are taken. Packages
+    Of the environment only `XLA_FLAGS`, `GLIBC_TUNABLES` and the variables whose names start with `JAX_` are taken. Packages
     are asked for their version without being imported, but for jax, which knows the device.
 
     Returns:
@@ -56,7 +57,7 @@ def describe_environment() -> dict[str, Any]:
         "device_kind": jax.devices()[0].device_kind,
         "device_count": jax.device_count(),
         "variables": {
-            name: value for name, value in sorted(os.environ.items()) if name == "XLA_FLAGS" or name.startswith("JAX_")
+            name: value for name, value in sorted(os.environ.items()) if name in _VARIABLES or name.startswith("JAX_")
         },
     }
 

@@ -215,7 +215,7 @@ TWO_DEVICES = """
 import jax, numpy as np, jax.numpy as jnp
 from jax.sharding import PartitionSpec as P, NamedSharding
 from jax import lax
-from cnnlab.layers.dense_convolution import _images_of_a_part, dense_conv
+from cnnlab.layers.dense_convolution import dense_conv
 ones = ((1, 1), (1, 1))
 lax_conv = lambda x, w: lax.conv_general_dilated(x, w, (1, 1), ones, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 our_conv = lambda x, w: dense_conv(x, w, padding=ones)
@@ -229,6 +229,9 @@ placed = jax.device_put(x, NamedSharding(auto, P("d")))
 program = jax.jit(jax.grad(lambda x, w: (our_conv(x, w) ** 2).sum(), (0, 1))).lower(placed, w).compile()
 jax.tree.map(close, program(placed, w), expected)
 assert program.as_text().count(" all-reduce(") <= 1, program.as_text()  # of the gradient of the kernel alone
+many = jax.device_put(jnp.ones((64, 8, 8, 32)), NamedSharding(auto, P("d")))  # one device would take it in parts
+program = jax.jit(jax.grad(lambda w: (our_conv(many, w) ** 2).sum())).lower(jnp.ones((3, 3, 32, 64))).compile()
+assert " all-gather(" not in program.as_text(), program.as_text()
 
 inside = jax.shard_map(
     lambda x, w: jax.grad(lambda w: (our_conv(x, w) ** 2).sum())(w), mesh=auto, in_specs=(P("d"), P()), out_specs=P()
@@ -340,6 +343,43 @@ def test_a_weight_gradient_that_goes_through_the_batch_in_parts_is_that_of_lax(
     assert _images_of_a_part(shape, 4) < batch, "it has to be cut for this test to say anything"
     ours_now, theirs = (jax.jit(g)(inputs, kernel) for g in gradients)
     assert_close(ours_now, theirs)
+
+
+@pytest.fixture
+def parts_of_two(monkeypatch: Any) -> None:
+    monkeypatch.setattr(dense_convolution, "_FEWEST_IMAGES", 2)
+    monkeypatch.setattr(dense_convolution, "_BYTES_OF_A_PANEL", 1)
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        lambda f, *arrays: jax.jvp(jax.grad(f, (0, 1)), arrays, arrays),
+        lambda f, *arrays: jax.grad(lambda x, w: sum(jnp.sin(g).sum() for g in jax.grad(f, (0, 1))(x, w)), (0, 1))(
+            *arrays
+        ),
+        lambda f, x, w: jax.vmap(jax.grad(f, 1), (0, None))(jnp.stack([x, 2 * x]), w),
+        lambda f, x, w: jax.vmap(jax.grad(f, 1))(jnp.stack([x, 2 * x]), jnp.stack([w, 3 * w])),
+    ],
+    ids=["forward over reverse", "reverse over reverse", "vmap over images", "vmap over both"],
+)
+def test_parts_of_the_batch_have_every_derivative_that_lax_has(transform: Callable, parts_of_two: None) -> None:
+    arrays = normal((7, 6, 5, 3), (3, 3, 3, 4))
+    found, expected = (jax.jit(functools.partial(transform, objective(conv)))(*arrays) for conv in (ours, with_lax))
+    assert_close(found, expected)
+
+
+def test_parts_of_the_batch_are_added_in_float32(parts_of_two: None) -> None:
+    inputs, kernel = normal((256, 3, 3, 2), (1, 1, 2, 2), dtype=jnp.bfloat16)
+    ones = jnp.abs(inputs)  # so that the sum grows, and a part of it falls below its last bit
+
+    def total(conv: Callable, inputs: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jax.grad(lambda w: conv(inputs, w, padding=((0, 0), (0, 0))).astype(jnp.float32).sum())(kernel)
+
+    found = jax.jit(functools.partial(total, ours))(ones, kernel)
+    expected = total(with_lax, ones.astype(jnp.float32), kernel.astype(jnp.float32))
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_allclose(found.astype(jnp.float32), expected, rtol=BFLOAT16)
 
 
 def test_a_part_of_the_batch_leaves_a_panel_of_64_channels_in_the_cache() -> None:

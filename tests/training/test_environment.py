@@ -62,11 +62,14 @@ def test_only_the_named_variables_are_recorded(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=")
     monkeypatch.setenv("JAX_PLANTED", "1")
     monkeypatch.setenv("MY_TOKEN", "planted-secret")
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
     monkeypatch.setenv("XLA_FLAGS_TOO", "planted-secret")
     found = describe_environment()
     assert found["variables"]["XLA_FLAGS"] == "--xla_dump_to="
     assert found["variables"]["JAX_PLANTED"] == "1"
-    assert all(name == "XLA_FLAGS" or name.startswith("JAX_") for name in found["variables"])
+    assert found["variables"]["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
+    named = ("XLA_FLAGS", "GLIBC_TUNABLES")
+    assert all(name in named or name.startswith("JAX_") for name in found["variables"])
     assert "planted-secret" not in json.dumps(found)
 
 
