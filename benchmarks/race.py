@@ -16,9 +16,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from measure import RESULTS, BenchmarkError, say, versions, write_json
+from measure import RESULTS, BenchmarkError, say, update_page, versions, write_json
 from race_peer import expect_script, run_peer
-from race_results import append_run, read_runs, report, summarized
+from race_results import append_run, page_table, read_runs, report, summarized
 
 _QUICK_TRAIN, _QUICK_TEST = 5000, 500
 
@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, help="the JSON file to write (benchmarks/results/RECIPE_BACKEND.json)")
     parser.add_argument("--fresh", action="store_true", help="forget the runs that are in the .jsonl beside it")
     parser.add_argument("--quick", action="store_true", help="one run of one epoch on a few images")
+    parser.add_argument("--page", type=Path, help="put a table of all results into this page of the docs too")
     parser.add_argument("--peer", type=Path, help="a script of yours, run once after each run of ours")
     parser.add_argument("--peer-pattern", help="regular expression whose group finds the seconds in what it prints")
     return parser
@@ -103,6 +104,8 @@ def race(args: argparse.Namespace) -> None:
     print(report(result))
     write_json(path, "race", {"settings": settings, **result}, **versions("scipy", "torch"))
     print(f"\n{path}")
+    if args.page is not None:
+        update_page(args.page, "race", page_table(path.parent), code=False)
 
 
 def _one_round(racer: Any, seed: int, args: argparse.Namespace) -> dict[str, Any]:

@@ -94,6 +94,30 @@ def report(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def page_table(folder: Path) -> str:
+    """Return a Markdown table of all races in a folder, those of `--quick` left out."""
+    head = ("recipe", "device", "n", "accuracy, 6 views", "accuracy, one view", "seconds a run", "made with")
+    rows = []
+    for path in sorted(folder.glob("race*.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        if result.get("benchmark") == "race" and not path.stem.endswith("_quick"):
+            rows.append(_page_row(result, path.name))
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
+
+
+def _page_row(result: Mapping[str, Any], file: str) -> list[str]:
+    env, settings = result["environment"], result["settings"]
+    device = env["device_kind"] if env["backend"] != "cpu" else f"{env['cpu']}, {env['cpus']} threads"
+    accuracies = [f"{_mean(result[key], 2)} %" for key in ("accuracy", "accuracy_plain")]
+    made = f"{settings['recipe']['precision']}, jax {env['jax']}, revision {env['git_revision'][:7]}, {env['started'][:10]}"
+    return [f"`{settings['recipe']['name']}`", device, str(result["accuracy"]["n"]), *accuracies,
+            _mean(result["seconds"], 1), f"{made}; `benchmarks/results/{file}`"]  # fmt: skip
+
+
+def _mean(of: Mapping[str, Any], digits: int) -> str:
+    return f"{of['mean']:,.{digits}f}" + ("" if of["sd"] is None else f" ± {of['sd']:.{digits}f}")
+
+
 def _row(name: str, of: Mapping[str, Any]) -> list[str]:
     sd = "-" if of["sd"] is None else f"{of['sd']:.3f}"
     return [name, str(of["n"]), *(f"{of['mean']:.3f}", sd, f"{of['min']:.3f}", f"{of['max']:.3f}")]

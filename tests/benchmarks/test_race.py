@@ -149,6 +149,18 @@ def test_what_is_written_tells_all_runs_and_what_they_say_together(race, capsys)
     assert "seed 2: 2.000 s, 95.00 % (without test-time augmentation 94.00 %)" in said.err
 
 
+def test_the_page_gets_a_line_per_race(race, tmp_path) -> None:
+    page = tmp_path / "race.md"
+    page.write_text("<!-- race: begin -->\nold\n<!-- race: end -->\n")
+    race("--runs", "2", "--page", str(page))
+    head, _, line = page.read_text().splitlines()[2:5]
+    assert head.startswith("| recipe | device | n | accuracy, 6 views | accuracy, one view | seconds a run |")
+    assert (
+        line.startswith("| `race94` | ") and "| 2 | 93.50 ± 0.71 % | 92.50 ± 0.71 % | 2.0 ± 0.0 | float32, jax" in line
+    )
+    assert line.endswith("`benchmarks/results/race.json` |") and "old" not in page.read_text()
+
+
 def test_finished_runs_are_kept_and_not_repeated(race) -> None:
     StubRacer.fails = 2
     with pytest.raises(KeyboardInterrupt):
