@@ -109,7 +109,8 @@ def _page_row(result: Mapping[str, Any], file: str) -> list[str]:
     env, settings = result["environment"], result["settings"]
     device = env["device_kind"] if env["backend"] != "cpu" else f"{env['cpu']}, {env['cpus']} threads"
     accuracies = [f"{_mean(result[key], 2)} %" for key in ("accuracy", "accuracy_plain")]
-    made = f"{settings['recipe']['precision']}, jax {env['jax']}, revision {env['git_revision'][:7]}, {env['started'][:10]}"
+    revision, day = (env["git_revision"] or "unknown")[:7], env["started"][:10]
+    made = f"{settings['recipe']['precision']}, jax {env['jax']}, revision {revision}, {day}"
     return [f"`{settings['recipe']['name']}`", device, str(result["accuracy"]["n"]), *accuracies,
             _mean(result["seconds"], 1), f"{made}; `benchmarks/results/{file}`"]  # fmt: skip
 

@@ -7,7 +7,8 @@
 On CPU: CIFAR-sized images, float32, the same number of threads on both sides. On a GPU: bfloat16, with 224 pixels
 for ResNet-34 and AlexNet. For each network cnnlab, PyTorch eager and `torch.compile` live in processes of their own
 and take turns; the better of PyTorch's two counts, and each of these is itself the fastest of NCHW and channels-last
-memory. benchmarks/README.md tells what is timed.
+memory. benchmarks/README.md tells what is timed. In the same rounds a fourth process times a matrix product and a copy;
+the second table, cnnlab's roofline, holds the steps against these (`roofline.py`).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from measure import (
     versions,
     write_json,
 )
+from roofline import PEAKS, SCRIPT, count_work, roofline, roofline_table
 
 from cnnlab.models import summarize
 
@@ -103,23 +105,25 @@ def run(args: argparse.Namespace) -> None:
         say(f"{number} of {len(networks)}: {network.name}, {time.perf_counter() - start:.0f} s")
         write_json(args.out, "training_steps", {"settings": settings, "networks": found}, **versions("torch"))
     result = json.loads(args.out.read_text(encoding="utf-8"))
-    print(report(result))
+    tables = {"training_steps": report(result), "roofline": roofline_table(result)}
+    print(*tables.values(), sep="\n\n")
     if args.page is not None:
-        update_page(args.page, f"training_steps_{device}", f"{describe_run(result)}\n\n{report(result)}")
+        for name, text in tables.items():
+            update_page(args.page, f"{name}_{device}", f"{describe_run(result)}\n\n{text}")
     print(f"\n{args.out}")
 
 
 def measure(network: Network, settings: dict[str, Any]) -> dict[str, Any]:
     """Measure a network; a contender that fails is an entry `{"error": text}`."""
     options = dict(network.model_options)
+    if settings["dtype"] != "float32":
+        options["dtype"] = settings["dtype"]
     costs = summarize(
         network.name,
         num_classes=network.num_classes,
         image_size=network.image_size,
         **{key: value for key, value in options.items() if key != "image_size"},
     )
-    if settings["dtype"] != "float32":
-        options["dtype"] = settings["dtype"]
     task = {
         **{key: settings[key] for key in ("seconds", "threads", "device", "dtype")},
         "name": network.name,
@@ -133,16 +137,20 @@ def measure(network: Network, settings: dict[str, Any]) -> dict[str, Any]:
     }
     contenders = {"cnnlab": (SCRIPTS["cnnlab"], task)}
     contenders |= {peer: (SCRIPTS["torch"], {**task, "torch_compile": compiled}) for peer, compiled in PEERS.items()}
-    facts = {"batch_size": network.batch, "parameters": costs.parameters}
-    found = {
-        name: describe(name, answers, facts) for name, answers in take_turns(contenders, settings["rounds"]).items()
-    }
+    sizes = PEAKS[settings["device"]]
+    contenders["peaks"] = (SCRIPT, {**task, **sizes})
+    facts: dict[str, Any] = {"batch_size": network.batch, "parameters": costs.parameters}
+    answers = take_turns(contenders, settings["rounds"])
+    peaks = answers.pop("peaks")
+    found = {name: describe(name, of, facts) for name, of in answers.items()}
     speeds = {n: entry["train_images_per_second"]["values"] for n, entry in found.items() if "error" not in entry}
     peers = [name for name in PEERS if name in speeds]
     if "cnnlab" in speeds and peers:
         for name, ratio in ratios(speeds, peers).items():
             found[name]["ratio_to_best_torch"] = ratio
+    steps = [images / network.batch for images in speeds["cnnlab"]] if "cnnlab" in speeds else None
     facts |= {"multiply_adds": costs.multiply_adds, "image_size": network.image_size, "target": network.target}
+    facts["roofline"] = roofline(count_work(costs, network.batch), steps, sizes, peaks)
     return {**facts, "contenders": found}
 
 
