@@ -1,7 +1,7 @@
 """Reproduce the tables and figures of the thesis and its papers; the same as `cnnlab reproduce`.
 
     python examples/reproduce.py                         # what there is, with the time of each
-    python examples/reproduce.py figure3                 # linear against sigmoid activations: a minute
+    python examples/reproduce.py figure3                 # linear against sigmoid activations: about a minute
     python examples/reproduce.py resnet-cifar --quick    # a small version, for minutes on a laptop
     python examples/reproduce.py resnet-cifar            # in full: a GPU, unattended; goes on where it stopped
     python examples/reproduce.py thesis --workers 2      # small networks on CPU: a process per core

@@ -35,14 +35,14 @@ def reproduce(
         quick: the small version, for minutes on a laptop.
         epochs: shorten every schedule to so many epochs, in its shape.
         rows: train these rows alone.
-        seeds: at most so many seeds of each row.
+        seeds: plan at most so many seeds of each row.
         workers: processes at a time, each on a core of its own; for small networks on CPUs.
         out: the folder of the runs and results; without it, one in runs/reproduce/.
         docs: put the results into this documentation folder as well.
         data_dir: where the data are.
         quiet: show no progress, only the result.
     """
-    from cnnlab.reproduction import get_study, list_studies, publish
+    from cnnlab.reproduction import get_study, list_studies
     from cnnlab.reproduction import reproduce as run
 
     if name is None:
@@ -59,6 +59,7 @@ def reproduce(
         seeds=seeds,
         workers=workers,
         data_dir=data_dir,
+        docs=docs,
         progress=not quiet,
     )
     print(f"\n{study.title}\n")
@@ -67,8 +68,8 @@ def reproduce(
         print(f"\n{verdict.outcome.upper()}  {verdict.claim}")
         if verdict.measured:
             print(f"  found: {verdict.measured}")
-        print(f"  rule: {verdict.rule}")
+        print(f"  {verdict.judged_by[0].lower()}{verdict.judged_by[1:]}")
     print(f"\nresults and figures: {short(folder)}")
     if docs is not None:
-        print(f"published in {short(publish(results, docs))}")
+        print(f"published in {short(docs / 'reproduction.md')}")
     return 0

@@ -120,9 +120,8 @@ class Plan:
         return set_precision(prepared(network, self.train.images) if new else network, self.recipe.precision)
 
     def write(self, folder: RunFolder, seed: int) -> None:
-        """Write recipe.json and environment.json of a new run."""
+        """Write recipe.json, which makes the folder a run's, and environment.json of a new run."""
         data = self.dataset
-        folder.write_json("environment.json", describe_environment())
         folder.write_json(
             "recipe.json",
             {
@@ -145,6 +144,7 @@ class Plan:
                 "recipe": self.recipe.to_dict(),
             },
         )
+        folder.write_json("environment.json", describe_environment())
 
     def run_all(
         self,
@@ -234,7 +234,7 @@ class Plan:
             "best_accuracy": accuracy,
             "compile_seconds": position.compile_seconds,
             "train_seconds": position.train_seconds,
-            "seeds_at_once": max(len(position.together), 1),
+            "seeds_at_once": position.seeds_at_once,
             "protocol": "held-out" if self.recipe.held_out else "thesis",
             "evaluation": evaluation.to_dict("test") if evaluation is not None else None,
         }

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnnlab.data import DatasetError
 from cnnlab.data.splitting import stratified_choice
 from cnnlab.evaluation import evaluate
 from cnnlab.experiment import load
 from cnnlab.experiment.requests import load_recorded
-from cnnlab.training import CheckpointError, Recipe, RunFolder, RunFolderError
+from cnnlab.training import Recipe, RunFolder
 
 from .cells import percent, spread
 from .comparison import Difference, judge_higher
 from .drawing import plot_curves, plot_dots
+from .errors import row_cell
 from .results import Results, RowResults
 from .study import Row, Study, Table, Verdict
 
@@ -103,25 +102,14 @@ class AlexNetStudy(Study):
         """Return five rows: with all three parts, without each, without any."""
         return [_quick(row) for row in _ROWS] if results.quick else list(_ROWS)
 
-    def measure(self, results: Results, folders: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
-        """Return accuracies on training images, without dropout and augmentation.
-
-        Returns:
-            `train_accuracy`: for each row a list of `seed`, `train_seconds` (to know the run by) and `accuracy`.
-        """
-        known, found = results.measured.get("train_accuracy", {}), {}
-        for row in results.finished():
-            before = {(entry["seed"], entry["train_seconds"]): entry for entry in known.get(row.row, ())}
-            there = {path.name: path for path in folders.get(row.row, ())}
-            entries = []
-            for run in row.runs:
-                key, folder = (run["seed"], run["train_seconds"]), there.get(f"seed-{run['seed']}")
-                accuracy = before[key]["accuracy"] if key in before else _on_training_images(run, folder)
-                if accuracy is not None:
-                    entries.append({"seed": key[0], "train_seconds": key[1], "accuracy": accuracy})
-            if entries:
-                found[row.row] = entries
-        return {"train_accuracy": found} if found else {}
+    def inspect(self, folder: Path) -> dict[str, Any]:
+        """Return `train_accuracy`: the best network's on images it was trained on, without dropout and augmentation."""
+        record = RunFolder.open(folder).read_json("recipe.json")
+        dataset = load_recorded(folder, record, None, download=False, progress=False)
+        train, _ = dataset.hold_out(record["dataset"]["held_out_images"])
+        if len(train) > _EVALUATED:
+            train = train.take(stratified_choice(train.labels, _EVALUATED))
+        return {"train_accuracy": evaluate(load(folder), train).accuracy}
 
     def table(self, results: Results) -> Table:
         """Return a line per row: accuracies on test and training images, the gap, the difference to `all`."""
@@ -130,20 +118,10 @@ class AlexNetStudy(Study):
 
     def verdicts(self, results: Results) -> Sequence[Verdict]:
         """Judge what each part adds, and whether dropout and augmentation narrow the gap."""
-        verdicts = []
-        for claim, name in _ADDS:
-            both, without = _pair(results, name)
-            values = both.values("test_accuracy"), without.values("test_accuracy")
-            began = bool(both.runs and without.runs)
-            rule = "the test accuracy with it is higher"
-            verdicts.append(judge_higher(claim, rule, *values, quick=results.quick, began=began))
-        for claim, name in _OVERFITS:
-            both, without = _pair(results, name)
-            values = _gaps(without, results), _gaps(both, results)
-            began = bool(both.runs and without.runs)
-            rule = "the gap without it is wider"
-            verdicts.append(judge_higher(claim, rule, *values, quick=results.quick, began=began))
-        return verdicts
+        return [
+            *(judge_higher(results, claim, "test accuracy", (_ALL, name), _tested) for claim, name in _ADDS),
+            *(judge_higher(results, claim, "gap", (name, _ALL), _gaps) for claim, name in _OVERFITS),
+        ]
 
     def draw(self, results: Results) -> dict[str, Figure]:
         """Return the accuracies as dots, and the curves: first what narrows the gap, then the rest."""
@@ -166,40 +144,27 @@ def _quick(row: Row) -> Row:
     return replace(row, recipe=row.recipe.replace(**_QUICK), seeds=1, data="cifar10?train=2000&test=2000")
 
 
-def _on_training_images(run: Mapping[str, Any], folder: Path | None) -> float | None:
-    """Return the accuracy of a run's best network on images it was trained on; None where it cannot be known."""
-    if folder is None or run["diverged"]:
-        return None
-    try:
-        record = RunFolder.open(folder).read_json("recipe.json")
-        dataset = load_recorded(folder, record, None, download=False, progress=False)
-        train, _ = dataset.hold_out(record["dataset"]["held_out_images"])
-        if len(train) > _EVALUATED:
-            train = train.take(stratified_choice(train.labels, _EVALUATED))
-        return evaluate(load(folder), train).accuracy
-    except (CheckpointError, DatasetError, RunFolderError) as error:
-        warnings.warn(f"The accuracy on training images of {folder} is left out: {error}", stacklevel=2)
-        return None
+def _tested(row: RowResults) -> list[float]:
+    return row.values("test_accuracy")
 
 
-def _pair(results: Results, name: str) -> list[RowResults]:
-    """Return `all` and the row of that name, without runs where they are not there."""
-    return [results.rows.get(which) or RowResults(which, "") for which in (_ALL, name)]
+def _trained(row: RowResults) -> list[float]:
+    return [accuracy for run in row.runs if (accuracy := _on_training_images(run)) is not None]
 
 
-def _gaps(row: RowResults, results: Results) -> list[float]:
+def _gaps(row: RowResults) -> list[float]:
     """Return by how much a network is better on its training images than on test images, for each run."""
-    known = {entry["seed"]: entry["accuracy"] for entry in results.measured.get("train_accuracy", {}).get(row.row, ())}
-    tested = {run["seed"]: run["test_accuracy"] for run in row.runs if run["test_accuracy"] is not None}
-    return [known[seed] - accuracy for seed, accuracy in tested.items() if seed in known]
+    pairs = [(_on_training_images(run), run["test_accuracy"]) for run in row.runs]
+    return [trained - tested for trained, tested in pairs if trained is not None and tested is not None]
+
+
+def _on_training_images(run: Mapping[str, Any]) -> float | None:
+    return run.get("found", {}).get("train_accuracy")
 
 
 def _line(row: RowResults, results: Results) -> list[str]:
-    tested, gaps = row.values("test_accuracy"), _gaps(row, results)
-    trained = [entry["accuracy"] for entry in results.measured.get("train_accuracy", {}).get(row.row, ())]
     base = results.rows.get(_ALL)
-    difference = None
-    if base is not None and row is not base:
-        difference = Difference.of(tested, base.values("test_accuracy"), quick=results.quick)
-    points = spread([100 * gap for gap in gaps], 2)
-    return [row.row, row.what, percent(tested), str(difference or "-"), percent(trained), points]
+    difference = None if base is None or row is base else Difference.of(_tested(row), _tested(base))
+    points = spread([100 * gap for gap in _gaps(row)], 2)
+    tested = row_cell(row, _tested(row))
+    return [row.row, row.what, tested, str(difference or "-"), percent(_trained(row)), points]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnlab.models import model_info, summarize
 from cnnlab.training import Recipe
 
-from .cells import millions, percent, spread
+from .cells import millions, spread
 from .comparison import judge_higher
+from .errors import row_cell
 from .network_map import Point, draw_map
 from .results import Results, RowResults, device_of, seconds_of
 from .study import Row, Study, Table, Verdict
@@ -66,9 +66,10 @@ _QUICK_RECIPE = _RECIPE.replace(epochs=5, warmup_epochs=1.0, batch_size=32, lear
 _QUICK_DATA = "cifar10?train=2500&test=2000"
 
 _SMALL = "resnet20"
-_OLDER = {
+_BEATEN = {
     "alexnet_cifar": "ResNet-20 beats the 32-pixel AlexNet, which has twelve times as many parameters.",
     "lenet": "ResNet-20 beats the LeNet-style network, which has as many parameters.",
+    "plain20": "ResNet-20 beats plain20, the same network without skip connections.",
 }
 
 
@@ -80,7 +81,10 @@ class Architectures(Study):
 
     name = "architectures"
     title = "Figure 12, measured: accuracy by architecture under one budget"
-    claim = "Residual networks reach more per parameter than the architectures before them."
+    claim = (
+        "A small residual network beats the 32-pixel AlexNet and the LeNet-style network, which have no fewer "
+        "parameters, and its plain twin."
+    )
     source = (
         "M. N. Careddu, 'Convolutional Neural Network: studio e applicazione in Julia', chapter 3, figure 12 (accuracy "
         "on CIFAR-10 by model); the 99.2 % that its text names for ResNet-50 are those of a pre-trained network, and "
@@ -102,7 +106,7 @@ class Architectures(Study):
         quick: dict[str, Any] = dict(recipe=_QUICK_RECIPE, seeds=1, data=_QUICK_DATA)
         return [replace(row, **quick) for row in rows if row.name in _QUICK]
 
-    def measure(self, results: Results, folders: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
+    def measure(self, results: Results) -> dict[str, Any]:
         """Return what the networks cost.
 
         Returns:
@@ -120,15 +124,11 @@ class Architectures(Study):
         return head, [_line(row, results) for row in results.rows.values()]
 
     def verdicts(self, results: Results) -> Sequence[Verdict]:
-        """Judge ResNet-20 against two older networks that have at least as many parameters."""
-        small, verdicts = results.rows.get(_SMALL), []
-        for name, claim in _OLDER.items():
-            older = results.rows.get(name)
-            values = [row.values("test_accuracy") if row else [] for row in (small, older)]
-            began = bool(small and older and small.runs and older.runs)
-            what = f"the test accuracy of {_SMALL} is above that of {name}"
-            verdicts.append(judge_higher(claim, what, *values, quick=results.quick, began=began))
-        return verdicts
+        """Judge ResNet-20 against two older networks and its plain twin."""
+        return [
+            judge_higher(results, claim, "test accuracy", (_SMALL, name), lambda row: row.values("test_accuracy"))
+            for name, claim in _BEATEN.items()
+        ]
 
     def draw(self, results: Results) -> dict[str, Figure]:
         """Return the map of the networks that have an accuracy."""
@@ -155,4 +155,4 @@ def _line(row: RowResults, results: Results) -> list[str]:
     sums = [millions(costs[key]) if costs else "-" for key in ("parameters", "multiply_adds")]
     hardware = " and ".join(dict.fromkeys(map(device_of, row.runs))) or "-"
     seconds = spread([seconds_of(run) for run in row.runs], 0)
-    return [row.row, row.what, *sums, percent(row.values("test_accuracy")), seconds, hardware]
+    return [row.row, row.what, *sums, row_cell(row, row.values("test_accuracy")), seconds, hardware]

@@ -1,22 +1,20 @@
-"""Whether one row is better than another: the rule that several studies judge by."""
+"""How claims are judged: what a version of a study may decide, and whether one row is better than another."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from .errors import row_cell
+from .results import Results, RowResults
 from .study import Verdict
 
-# About two standard errors of a difference that come from the number of test images alone: 10,000 of them at an
-# accuracy of 85 %, and the 2,000 of a quick version at 50 %.
-_ALONE, _ALONE_QUICK = 0.01, 0.04
-
-RULE = (
-    "the means differ by more than two standard errors of their difference; with one seed, by more than "
-    f"{100 * _ALONE:.0f} point (quick versions, {100 * _ALONE_QUICK:.0f} points)"
-)
+_LEVEL = 0.05
+WELCH = "Welch's t test, two-sided at 5 %"
+OPEN = "with a run missing or diverged, with a single run, in the quick version, where shortened schedules would refute"
+"""When every rule leaves a claim undecided."""
 
 
 @dataclass(frozen=True)
@@ -26,49 +24,97 @@ class Difference:
     Attributes:
         value: difference of the means.
         error: its standard error; None where one of the two is a single value.
-        quick: whether the values are from a quick version, which has fewer test images.
+        p: how likely so large a difference is by chance, by Welch's t test (1947), two-sided; None likewise.
     """
 
     value: float
-    error: float | None
-    quick: bool
+    error: float | None = None
+    p: float | None = None
 
     @classmethod
-    def of(cls, these: Sequence[float], others: Sequence[float], *, quick: bool) -> Difference | None:
-        """Compare shares, such as accuracies; None where there are none of one kind."""
+    def of(cls, these: Sequence[float], others: Sequence[float]) -> Difference | None:
+        """Compare values; None where there are none of one kind."""
         if not these or not others:
             return None
-        error = None
-        if min(len(these), len(others)) > 1:
-            error = math.sqrt(sum(statistics.variance(values) / len(values) for values in (these, others)))
-        return cls(statistics.fmean(these) - statistics.fmean(others), error, quick)
+        value = statistics.fmean(these) - statistics.fmean(others)
+        if min(len(these), len(others)) < 2:
+            return cls(value)
+        from scipy.stats import ttest_ind_from_stats
+
+        facts = [(statistics.fmean(values), statistics.stdev(values), len(values)) for values in (these, others)]
+        error = math.sqrt(sum(sd**2 / n for _, sd, n in facts))
+        if not error:
+            return cls(value, error, float(value == 0))
+        return cls(value, error, float(ttest_ind_from_stats(*facts[0], *facts[1], equal_var=False).pvalue))
 
     @property
     def positive(self) -> bool | None:
-        """Judge by `RULE`: True above, False below, None where the two cannot be told apart."""
-        alone = _ALONE_QUICK if self.quick else _ALONE
-        margin = alone if self.error is None else 2 * self.error
-        return self.value > 0 if abs(self.value) > margin else None
+        """True above, False below, None where the two cannot be told apart."""
+        return self.value > 0 if self.p is not None and self.p < _LEVEL else None
 
     def __str__(self) -> str:
-        """Write it as `-1.20 ± 0.35`, in points of 1 %."""
+        """Write a difference of shares as `-1.20 ± 0.35`, in points of 1 %."""
         return f"{100 * self.value:+.2f}" + ("" if self.error is None else f" ± {100 * self.error:.2f}")
+
+    @property
+    def chance(self) -> str:
+        """Write p as `, p = 0.012`; nothing without it."""
+        if self.p is None:
+            return ""
+        return f", p = {self.p:.2g}" if self.p >= 0.001 else ", p < 0.001"
+
+
+def enough(row: RowResults, values: Sequence[float]) -> bool:
+    """Whether every planned run of a row has a value, and there are two at least."""
+    return len(values) >= max(2, row.planned_seeds)
+
+
+def allowed(results: Results, held: bool | None) -> bool | None:
+    """Return what a version of a study may decide: the quick one nothing, and one with shorter schedules no refusal."""
+    if results.quick:
+        return None
+    return held if results.epochs is None else held or None
+
+
+def settle(results: Results, claim: str, rule: str, measured: str, held: bool | None) -> Verdict:
+    """Judge as far as the version allows, and say in `measured` which it is.
+
+    Args:
+        results: of the version.
+        claim, rule, measured: as in `Verdict`.
+        held: what the rule gives; None where it cannot tell.
+    """
+    if results.quick:
+        measured += " (quick version)"
+    elif results.epochs is not None:
+        measured += f" (schedules shortened to {results.epochs} epochs)"
+    return Verdict.of(claim, rule, measured, allowed(results, held))
 
 
 def judge_higher(
-    claim: str, what: str, these: Sequence[float], others: Sequence[float], *, quick: bool, began: bool
+    results: Results, claim: str, what: str, names: tuple[str, str], values: Callable[[RowResults], Sequence[float]]
 ) -> Verdict:
-    """Judge a claim that holds when these values are higher than others, by `RULE`.
+    """Judge a claim that holds when one row has higher values than another.
 
     Args:
+        results: of a study.
         claim: the claim.
-        what: what is to be higher, for the rule.
-        these: shares, such as accuracies.
-        others: those that they are compared with.
-        quick: whether they are from a quick version.
-        began: whether there are runs of both; without values these have diverged, which is undecided, not "not run".
+        what: what the values are, for the rule.
+        names: the row with the higher values, and the other.
+        values: gives the values of a row, shares, one per run that has not diverged.
     """
-    rule, difference = f"{what}: {RULE}", Difference.of(these, others, quick=quick)
+    higher, lower = names
+    rule = (
+        f"the mean {what} of `{higher}` is above that of `{lower}` by {WELCH}; it does not hold where it is below by "
+        f"that test; undecided in between, {OPEN}"
+    )
+    rows = results.finished(higher, lower)
+    if len(rows) < 2:
+        return Verdict(claim, rule)
+    found = [values(row) for row in rows]
+    measured = ", ".join(f"{row.row} {row_cell(row, shares)}" for row, shares in zip(rows, found, strict=True))
+    difference, held = Difference.of(*found), None
     if difference is not None:
-        return Verdict.of(claim, rule, f"{difference} points", difference.positive)
-    return Verdict.of(claim, rule, "nothing to compare: runs have diverged", None) if began else Verdict(claim, rule)
+        measured += f": {difference} points{difference.chance}"
+        held = difference.positive if all(map(enough, rows, found)) else None
+    return settle(results, claim, rule, measured, held)

@@ -20,7 +20,6 @@ def plot_dots(
     key: str,
     label: str,
     *,
-    scale: float = 100.0,
     error: bool = False,
     claims: Mapping[str, float] | None = None,
 ) -> Figure:
@@ -30,7 +29,6 @@ def plot_dots(
         rows: with runs.
         key: what the runs have it under.
         label: of the axis, with its unit.
-        scale: what values are multiplied by.
         error: draw 1 minus the accuracy.
         claims: text and value (in the label's unit) of upright lines; a row's name as text marks that row alone.
     """
@@ -39,7 +37,7 @@ def plot_dots(
         figure = new_figure(9.6, 0.42 * len(rows) + 1.3)
         axes = figure.add_subplot()
         for y, row in enumerate(rows):
-            values = [scale * (1 - value if error else value) for value in row.values(key)]
+            values = [100 * (1 - value if error else value) for value in row.values(key)]
             axes.plot(values, [y] * len(values), "o", color=BLUE, alpha=0.6, markersize=6)
             if values:
                 axes.plot([statistics.fmean(values)] * 2, [y - 0.3, y + 0.3], color=BLUE, linewidth=2)
@@ -61,17 +59,15 @@ def plot_curves(
     panels: Sequence[tuple[str, Sequence[str]]],
     curves: Sequence[tuple[str, str]],
     label: str,
-    *,
-    error: bool = True,
 ) -> Figure:
-    """Curves by epoch, a panel beside the other, a colour per row; a line per run.
+    """Curves of the error by epoch, a panel beside the other, a colour per row; a line per run.
 
     Args:
         results: of a study.
         panels: of each panel the title and the names of its rows.
-        curves: of each kind of curve the key (one of `results.CURVES`) and the style of its line, such as "-".
+        curves: of each kind of curve the key of its accuracies (one of `results.CURVES`) and the style
+            of its line, such as "-".
         label: of the upright axis.
-        error: draw 100 % minus the accuracy.
     """
     with drawing_style():
         figure = new_figure(4.8 * len(panels), 3.9)
@@ -80,7 +76,7 @@ def plot_curves(
             for color, row in zip(CYCLE, results.finished(*names), strict=False):
                 for key, style in curves:
                     for number, curve in enumerate(row.curves(key)):
-                        values = [None if v is None else 100 * (1 - v if error else v) for v in curve]
+                        values = [None if accuracy is None else 100 * (1 - accuracy) for accuracy in curve]
                         first = number == 0 and style == curves[0][1]
                         _draw(axes, values, color, style, row.row if first else None)
             axes.set_title(title)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flax import nnx
@@ -61,7 +60,7 @@ class Figure10(Study):
     full_time = "seconds on a CPU"
     figures = {"networks": "The three networks layer by layer, with the multiply-adds of each layer"}
 
-    def measure(self, results: Results, folders: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
+    def measure(self, results: Results) -> dict[str, Any]:
         """Return of each network its totals, its layers in order and its skip connections; see `count_network`."""
         return {"networks": {name: count_network(name) for name in _CLAIMS}}
 

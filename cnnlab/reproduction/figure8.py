@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
-from .comparison import Difference
+from .comparison import judge_higher
 from .drawing import plot_curves
 from .errors import error_cell, errors
 from .he_recipe import he_recipe
@@ -18,15 +19,12 @@ if TYPE_CHECKING:
 _PANELS = [("plain", ("plain20", "plain56")), ("residual", ("resnet20", "resnet56"))]
 _NETWORKS = {name: f"{title}, {name[-2:]} layers" for title, names in _PANELS for name in names}
 _TRAIN, _TEST = "last_train_accuracy", "last_accuracy"
-_RULE = (
-    "the means differ by more than two standard errors of their difference, with one seed by more than 1 point; "
-    "undecided where they differ less or runs are missing or have diverged, and in the quick version"
-)
-_CLAIMS = (  # claim, the row that has the higher error, the other, which error
-    ("A plain network of 56 layers has a higher training error than one of 20.", "plain56", "plain20", _TRAIN),
-    ("A plain network of 56 layers has a higher test error than one of 20.", "plain56", "plain20", _TEST),
-    ("A residual network of 56 layers has a lower training error than one of 20.", "resnet20", "resnet56", _TRAIN),
-    ("A residual network of 56 layers has a lower test error than one of 20.", "resnet20", "resnet56", _TEST),
+_ERRORS = {_TRAIN: "training error", _TEST: "test error"}
+_CLAIMS = (  # claim, the row that has the higher error and the other, which error
+    ("A plain network of 56 layers has a higher training error than one of 20.", ("plain56", "plain20"), _TRAIN),
+    ("A plain network of 56 layers has a higher test error than one of 20.", ("plain56", "plain20"), _TEST),
+    ("A residual network of 56 layers has a lower training error than one of 20.", ("resnet20", "resnet56"), _TRAIN),
+    ("A residual network of 56 layers has a lower test error than one of 20.", ("resnet20", "resnet56"), _TEST),
 )
 
 
@@ -34,8 +32,7 @@ class Figure8(Study):
     """Plain and residual networks of 20 and 56 layers, by the paper's recipe (`he_recipe`).
 
     Training error is counted as the network trains, during the epoch, on augmented images; both errors are those of the
-    last epoch. A shortened schedule keeps its shape and is judged by the same rule, for what it is: in few epochs a
-    difference is one of speed as well.
+    last epoch. A shortened schedule keeps its shape; in few epochs a difference is one of speed as well.
     """
 
     name = "figure8"
@@ -70,25 +67,12 @@ class Figure8(Study):
         return head, lines
 
     def verdicts(self, results: Results) -> list[Verdict]:
-        return [_verdict(results, *claim) for claim in _CLAIMS]
+        return [
+            judge_higher(results, claim, f"{_ERRORS[key]} of the last epoch", rows, partial(errors, key=key))
+            for claim, rows, key in _CLAIMS
+        ]
 
     def draw(self, results: Results) -> dict[str, Figure]:
         if not results.finished(*_NETWORKS):
             return {}
         return {"curves": plot_curves(results, _PANELS, [("accuracy", "-"), ("train_accuracy", "--")], "error, %")}
-
-
-def _verdict(results: Results, claim: str, higher: str, lower: str, key: str) -> Verdict:
-    rows = results.finished(higher, lower)
-    if len(rows) < 2:
-        return Verdict(claim, _RULE)
-    measured = ", ".join(f"{row.row} {error_cell(row, key)}" for row in rows)
-    difference = Difference.of(*(errors(row, key) for row in rows), quick=False)
-    if difference is not None:
-        measured += f": {difference} points"
-    if results.epochs is not None:
-        measured += f", after {results.epochs} epochs instead of {he_recipe().epochs}"
-    diverged = any(run["diverged"] for row in rows for run in row.runs)
-    if difference is None or diverged or results.quick or not results.complete(higher, lower):
-        return Verdict.of(claim, _RULE, measured, None)
-    return Verdict.of(claim, _RULE, measured, difference.positive)

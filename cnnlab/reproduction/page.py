@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from cnnlab.report import ReportError
 from cnnlab.report.marked import replace_marked
 
 from .cells import duration
+from .files import command, read_results, write_found
+from .gather import rows_of, with_known
 from .registry import get_study, list_studies
-from .results import Results, command, device_of, merged, read_results, revision, seconds_of
+from .results import Results, device_of, revision, seconds_of
 from .study import Study, Table
-from .write import write_found
 
 _PAGE = "reproduction.md"
 
 
+def page_of(docs: str | Path) -> Path:
+    """Return the page in a documentation folder; ReportError when it is not there."""
+    page = Path(docs) / _PAGE
+    if not page.is_file():
+        raise ReportError(f"Expected the page {_PAGE} in {docs}, got none; do name the documentation's folder.")
+    return page
+
+
 def publish(results: Results, docs: str | Path) -> Path:
-    """Put the results of a study into the documentation and write its page anew; what is there of other seeds stays.
+    """Put the results of a study into the documentation and write its page anew; what is there of other runs stays.
 
     Args:
         results: what `reproduce` found.
@@ -31,17 +41,17 @@ def publish(results: Results, docs: str | Path) -> Path:
 
     Raises:
         cnnlab.report.ReportError: there is no such page, or it lacks a marker.
+        cnnlab.training.RunFolderError: the results that are there cannot be read.
     """
-    docs = Path(docs)
-    page = docs / _PAGE
-    if not page.is_file():
-        raise ReportError(f"Expected the page {_PAGE} in {docs}, got none; do name the documentation's folder.")
-    figures = docs / "figures"
+    study, figures = get_study(results.study), page_of(docs).parent / "figures"
     figures.mkdir(exist_ok=True)
-    known = read_results(docs / "results" / f"{results.name}.json")
+    known = read_results(Path(docs) / "results" / f"{results.name}.json")
     if known is not None:
-        results = merged(known, results)
-    write_found(get_study(results.study), results, docs / "results", results.name, figures)
+        rows = None
+        while rows != (rows := rows_of(study, results)):  # later rows may depend on earlier ones
+            results = with_known(rows, results, known)
+        results = replace(results, measured=study.measure(results))
+    write_found(study, results, Path(docs) / "results", results.name, figures)
     return write_page(docs)
 
 
@@ -58,8 +68,7 @@ def write_page(docs: str | Path) -> Path:
     Raises:
         cnnlab.report.ReportError: a marker is missing.
     """
-    docs = Path(docs)
-    page, lines = docs / _PAGE, []
+    docs, page, lines = Path(docs), page_of(docs), []
     for study in list_studies():
         versions = _versions(study, docs)
         replace_marked(page, study.name, "\n\n".join(_section(study, versions, docs)))
@@ -97,13 +106,13 @@ def _versions(study: Study, docs: Path) -> list[Results]:
 
 def _section(study: Study, versions: list[Results], docs: Path) -> list[str]:
     texts = []
-    if not any(_is_full(results) for results in versions):
+    if not any(_is_full(results) and not _missing(study, results) for results in versions):
         texts.append(f"**Not run in full**: `{command(Results(study.name))}` ({study.full_time}).")
     for results in versions:
         texts += [f"**{_title(study, results)}** `{command(results)}`", markdown(study.table(results))]
         texts.append("\n".join(
             f"- *{verdict.claim}* {verdict.outcome.capitalize()}"
-            f"{': ' + verdict.measured if verdict.measured else ''}. Rule: {verdict.rule}."
+            f"{': ' + verdict.measured if verdict.measured else ''}. {verdict.judged_by}."
             for verdict in study.verdicts(results)
         ))  # fmt: skip
         name = results.name
@@ -116,17 +125,30 @@ def _section(study: Study, versions: list[Results], docs: Path) -> list[str]:
 
 
 def _title(study: Study, results: Results) -> str:
+    title = "In full"
     if results.quick:
-        return f"The quick version: {study.shortened}."
-    return (
-        "In full." if results.epochs is None else f"Every schedule shortened to {results.epochs} epochs, in its shape."
-    )
+        title = f"The quick version: {study.shortened}"
+    elif results.epochs is not None:
+        title = f"Every schedule shortened to {results.epochs} epochs, in its shape"
+    if not (missing := _missing(study, results)):
+        return f"{title}."
+    title = "In part" if _is_full(results) else title
+    planned = sum(row.seeds for row in rows_of(study, results))
+    listed = ", ".join(f"{count} of {name}" for name, count in missing.items())
+    return f"{title}: {planned - sum(missing.values())} of {planned} runs; missing: {listed}."
+
+
+def _missing(study: Study, results: Results) -> dict[str, int]:
+    """How many of the study's own runs are not there, by row."""
+    there = {name: {run["seed"] for run in row.runs} for name, row in results.rows.items()}
+    missing = {row.name: len({*range(row.seeds)} - there.get(row.name, set())) for row in rows_of(study, results)}
+    return {name: count for name, count in missing.items() if count}
 
 
 def _overview(study: Study, versions: list[Results]) -> list[list[str]]:
     """A line per claim, with its outcome in each version."""
     full = next((results for results in versions if _is_full(results)), Results(study.name))
-    short = next((results for results in versions if results.epochs is not None and not results.quick), None)
+    short = next((results for results in reversed(versions) if results.epochs is not None), None)  # the longest
     quick = next((results for results in versions if results.quick), None)
     columns = [
         {} if results is None else {verdict.claim: verdict.outcome for verdict in study.verdicts(results)}

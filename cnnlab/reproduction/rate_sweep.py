@@ -47,6 +47,11 @@ class Sweep:
     reached: bool
     over: bool
 
+    @property
+    def at_an_end(self) -> bool:
+        """Whether the fastest is the first or last of `RATES`, so that one beyond may be faster."""
+        return self.best in (RATES[0], RATES[-1])
+
 
 def sweep(
     run_at: Callable[[float], Mapping[str, Any] | None], accuracy: float, *, start: float, most_epochs: int

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import shlex
+import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from cnnlab.data import load_dataset
 from cnnlab.training import RunFolderError
 
+from .files import command, read_results, write_found
+from .gather import collect, rows_of
+from .page import page_of, publish
 from .registry import get_study
-from .results import Results, collect, command, read_results
-from .runner import expect_of_the_row, prepare_data, seed_folders_of, train_row
+from .results import Results
+from .runner import seed_folders_of, train_row
 from .study import Row, Study
 from .workers import train_in_processes
-from .write import write_found
+
+Jobs = list[tuple[Row, list[int]]]
 
 
 def reproduce(
@@ -28,6 +32,7 @@ def reproduce(
     seeds: int | None = None,
     workers: int = 1,
     data_dir: str | Path | None = None,
+    docs: str | Path | None = None,
     progress: bool = True,
 ) -> tuple[Results, Path]:
     """Reproduce a table or figure of a paper; goes on where an earlier call stopped.
@@ -39,9 +44,10 @@ def reproduce(
         quick: the small version, minutes on two cores.
         epochs: shorten the schedules to so many, in their shape; for what would take too long.
         rows: train these alone; what is there of others is shown all the same.
-        seeds: at most so many seeds of each row.
+        seeds: plan at most so many seeds of each row.
         workers: processes at a time, each on a core of its own; for small networks on CPUs.
         data_dir: where to look for the data.
+        docs: put the results into this documentation folder as well (`publish`).
         progress: tell the progress on standard output.
 
     Returns:
@@ -50,85 +56,120 @@ def reproduce(
     Raises:
         ValueError: an unknown name, row or number.
         KeyboardInterrupt: interrupted; its text is the command to go on with.
-        cnnlab.training.RunFolderError: a run of another recipe lies in `out`.
+        cnnlab.training.RunFolderError: a run of something else lies in `out`.
         cnnlab.data.DatasetError: the data are not there.
+        cnnlab.report.ReportError: there is no such documentation.
     """
-    study = get_study(name)
-    for what, value in (("epochs", epochs), ("seeds", seeds), ("workers", workers)):
-        if value is not None and value < 1:
-            raise ValueError(f"Expected {what} of at least 1, got {value}; do raise it.")
-    nothing = Results(name, quick, epochs)
+    study, nothing = get_study(name), Results(name, quick, epochs)
+    _expect_possible(study, nothing, rows, seeds, workers)
+    if docs is not None:
+        page_of(docs)  # before anything trains
     target = Path("runs") / "reproduce" / nothing.name if out is None else Path(out)
-    with ExitStack() as at_the_end:
-        results = _so_far(study, nothing, target)
-        at_the_end.callback(lambda: write_found(study, results, target))
-        prepared: set[str] = set()
-        while jobs := _todo(study, results, rows, seeds):
-            new = [row for row, _ in jobs if row.name not in prepared]
-            prepare_data(new, data_dir, progress=progress)
-            prepared.update(row.name for row in new)
-            if workers > 1:
-                single = [(row, seed) for row, wanted in jobs for seed in wanted]
-                whole = train_in_processes(single, target, workers, data_dir=data_dir)
-            else:
-                row, wanted = jobs[0]
-                if progress:
-                    more = sum(len(later) for _, later in jobs) - len(wanted)
-                    print(f"\n{row.name}: {row.what} (seeds {_listed(wanted)}; then {more} more runs)", flush=True)
-                whole = train_row(row, wanted, target, data_dir=data_dir, progress=progress)
-            results = _so_far(study, nothing, target)
-            if not whole:
-                where = "" if out is None else f" --out {shlex.quote(str(out))}"
-                raise KeyboardInterrupt(f"interrupted; go on with:  {command(results)}{where}")
-            write_found(study, results, target)
+    try:
+        results = _reproduce(study, nothing, target, rows, seeds, workers, data_dir, progress)
+        if docs is not None:
+            publish(results, docs)
+    except KeyboardInterrupt:
+        typed = {"rows": rows, "seeds": seeds, "workers": workers if workers > 1 else None, "out": out}
+        again = command(nothing, **typed, docs=docs, data_dir=data_dir, quiet=not progress)
+        raise KeyboardInterrupt(f"interrupted; go on with:  {again}") from None
     return results, target
 
 
-def _so_far(study: Study, nothing: Results, out: Path) -> Results:
-    """Collect what is finished, and measure."""
-    known = read_results(out / "results.json") or nothing
+def _reproduce(
+    study: Study,
+    nothing: Results,
+    out: Path,
+    names: Sequence[str] | None,
+    seeds: int | None,
+    workers: int,
+    data_dir: str | Path | None,
+    progress: bool,
+) -> Results:
+    results, written = _known(nothing, out), None
+    prepared: set[str] = set()
+
+    def look() -> None:
+        """Gather what has finished, and write it when there is more than before."""
+        nonlocal results, written
+        results = _gathered(study, results, out, seeds)
+        if results != written:
+            write_found(study, results, out)
+            written = results
+
+    look()
+    while jobs := _todo(study, results, names):
+        for data in dict.fromkeys(row.data for row, _ in jobs):
+            if isinstance(data, str) and data not in prepared:
+                load_dataset(data, data_dir, progress=progress)  # what is not there is said before anything trains
+                prepared.add(data)
+        if workers > 1:
+            single = [(row, seed) for row, wanted in jobs for seed in wanted]
+            whole = train_in_processes(single, out, workers, look, data_dir=data_dir, progress=progress)
+        else:
+            row, wanted = jobs[0]
+            if progress:
+                more = sum(len(later) for _, later in jobs) - len(wanted)
+                listed = ", ".join(map(str, wanted))
+                print(f"\n{row.name}: {row.what} (seeds {listed}; then {more} more runs)", flush=True)
+            whole = train_row(row, wanted, out, data_dir=data_dir, progress=progress)
+        look()
+        if not whole:
+            raise KeyboardInterrupt
+    return results
+
+
+def _expect_possible(
+    study: Study, nothing: Results, names: Sequence[str] | None, seeds: int | None, workers: int
+) -> None:
+    """Raise ValueError for what cannot be asked of a study."""
+    for what, value in (("epochs", nothing.epochs), ("seeds", seeds), ("workers", workers)):
+        if value is not None and value < 1:
+            raise ValueError(f"Expected {what} of at least 1, got {value}; do raise it.")
+    if nothing.epochs is not None:
+        if nothing.quick:
+            raise ValueError("Expected quick or epochs, got both; do leave one of them out.")
+        longest = max((row.recipe.epochs for row in study.rows(Results(study.name))), default=0)
+        if nothing.epochs >= longest:
+            raise ValueError(
+                f"Expected epochs below the {longest} of {study.name}, got {nothing.epochs}, which shortens nothing; "
+                "do leave it out."
+            )
+
+
+def _known(nothing: Results, out: Path) -> Results:
+    """Return what an earlier call has written; what cannot be read is gathered again from the run folders."""
+    try:
+        known = read_results(out / "results.json") or nothing
+    except RunFolderError as error:
+        print(f"written anew from the run folders: {error}", file=sys.stderr)
+        return nothing
     if known.name != nothing.name:
         raise RunFolderError(f"Expected results of {nothing.name} in {out}, got {known.name}; do choose another --out.")
-    rows = _rows(study, known)
-    while True:  # later rows may depend on earlier ones
+    return known
+
+
+def _gathered(study: Study, known: Results, out: Path, seeds: int | None) -> Results:
+    """Collect what is finished, and measure."""
+    results, rows = known, None
+    while rows != (rows := rows_of(study, results)):  # later rows may depend on earlier ones
         folders = {row.name: seed_folders_of(row, out) for row in rows}
-        for row in rows:
-            for folder in folders[row.name]:
-                expect_of_the_row(row, folder)
-        results = collect(rows, folders, known)
-        again = _rows(study, results)
-        if again == rows:
-            break
-        rows = again
-    there = {name: [path for path in paths if (path / "result.json").is_file()] for name, paths in folders.items()}
-    return replace(results, measured={**results.measured, **study.measure(results, there)})
+        results = collect(rows, folders, results, seeds=seeds, inspect=study.inspect)
+    return replace(results, measured=study.measure(results))
 
 
-def _rows(study: Study, results: Results) -> list[Row]:
-    rows = study.rows(results)
-    return [row if results.epochs is None else row.in_epochs(results.epochs) for row in rows]
-
-
-def _todo(
-    study: Study, results: Results, names: Sequence[str] | None, most_seeds: int | None
-) -> list[tuple[Row, list[int]]]:
+def _todo(study: Study, results: Results, names: Sequence[str] | None) -> Jobs:
     """Return the rows that are still to be trained, with the seeds that are missing."""
-    rows = _rows(study, results)
-    unknown = [name for name in names or () if name not in [row.name for row in rows]]
+    rows = rows_of(study, results)
+    unknown = [name for name in names or () if name not in results.rows]
     if unknown:
         raise ValueError(
             f"Expected a row of {study.name}, got {unknown[0]!r}; the rows are {', '.join(row.name for row in rows)}."
         )
     todo = []
     for row in rows:
-        if names is not None and row.name not in names:
-            continue
-        found = [run["seed"] for run in results.rows[row.name].runs]
-        seeds = [seed for seed in range(min(row.seeds, most_seeds or row.seeds)) if seed not in found]
-        if seeds:
+        found = results.rows[row.name]
+        seeds = sorted({*range(found.planned_seeds)} - {run["seed"] for run in found.runs})
+        if seeds and (not names or row.name in names):
             todo.append((row, seeds))
     return todo
-
-
-def _listed(seeds: Sequence[int]) -> str:
-    return ", ".join(map(str, seeds))

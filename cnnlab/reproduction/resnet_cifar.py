@@ -6,8 +6,7 @@ import statistics
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-from .cells import percent
-from .comparison import Difference
+from .comparison import OPEN, WELCH, Difference, enough, settle
 from .drawing import plot_curves, plot_dots
 from .errors import error_cell, errors
 from .he_recipe import he_recipe
@@ -94,50 +93,37 @@ def _name(layers: int) -> str:
     return f"resnet{layers}"
 
 
-def _is_full(results: Results, *names: str) -> bool:
-    """Whether the rows are there with all their seeds, by the whole schedule and on all images."""
-    return not results.quick and results.epochs is None and results.complete(*names)
-
-
 def _against_paper(results: Results, layers: int) -> Verdict:
     paper, name = _PAPER[layers][1], _name(layers)
     claim = f"ResNet-{layers} reaches a test error of {paper:.2f} %."
-    rule = (
-        f"the mean after the last epoch is at most {_TOLERANCE:g} points above that; undecided with fewer than all "
-        "seeds, with a shortened schedule and in the quick version"
-    )
-    found = results.finished(name)
-    if not found:
+    rule = f"the mean after the last epoch is at most {_TOLERANCE:g} points above that; undecided {OPEN}"
+    (row,) = results.finished(name) or [None]
+    if row is None:
         return Verdict(claim, rule)
-    ours = errors(found[0], _LAST)
-    if not ours:
-        return Verdict.of(claim, rule, error_cell(found[0], _LAST), None)
-    points = 100 * statistics.fmean(ours) - paper
-    measured = f"{error_cell(found[0], _LAST)}, {points:+.2f} points"
-    held = points <= _TOLERANCE if _is_full(results, name) and len(ours) == len(found[0].runs) else None
-    return Verdict.of(claim, rule, measured, held)
+    ours, measured, held = errors(row, _LAST), error_cell(row, _LAST), None
+    if ours:
+        points = 100 * statistics.fmean(ours) - paper
+        measured += f", {points:+.2f} points"
+        held = points <= _TOLERANCE if enough(row, ours) else None
+    return settle(results, claim, rule, measured, held)
 
 
 def _order(results: Results) -> Verdict:
     claim = "The test error falls from 20 to 32, 44 and 56 layers."
     rule = (
-        "the mean after the last epoch falls at each of the three steps; it does not hold where one rises by more than "
-        "two standard errors, and is undecided in between, with fewer than all seeds, with a shortened schedule and in "
-        "the quick version"
+        "the mean after the last epoch falls at each of the three steps, which is one order of 24; it does not hold "
+        f"where one rises by {WELCH}; undecided in between, {OPEN}"
     )
     names = [_name(layers) for layers in _DEEPER]
-    found = results.finished(*names)
-    if len(found) < len(names):
+    rows = results.finished(*names)
+    if len(rows) < len(names):
         return Verdict(claim, rule)
-    ours = [errors(row, _LAST) for row in found]
-    if not all(ours):
-        return Verdict.of(claim, rule, "every run of a network diverged", None)
-    pairs = zip(ours[:-1], ours[1:], strict=True)
-    steps = [step for fewer, more in pairs if (step := Difference.of(more, fewer, quick=False))]
-    whole = _is_full(results, *names) and not any(run["diverged"] for row in found for run in row.runs)
-    held = None
-    if whole and all(step.value < 0 for step in steps):
-        held = True
-    elif whole and any(step.positive for step in steps):
-        held = False
-    return Verdict.of(claim, rule, ", ".join(percent(values) for values in ours), held)
+    ours, held = [errors(row, _LAST) for row in rows], None
+    if all(map(enough, rows, ours)):
+        pairs = zip(ours[:-1], ours[1:], strict=True)
+        steps = [step for fewer, more in pairs if (step := Difference.of(more, fewer))]
+        if all(step.value < 0 for step in steps):
+            held = True
+        elif any(step.positive for step in steps):
+            held = False
+    return settle(results, claim, rule, ", ".join(error_cell(row, _LAST) for row in rows), held)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
-import jax
+from cnnlab.data import load_dataset
+from cnnlab.experiment.plan import Plan
+from cnnlab.training import Callback, RunFolder
 
-from cnnlab.data import Dataset, load_dataset
-from cnnlab.experiment import fit, how_diverged, resume
-from cnnlab.training import RunFolder, RunFolderError, TrainingDiverged
-
-from .results import as_plain, same_training
+from .gather import expect_of_the_row
 from .study import Row
 
 
@@ -22,102 +20,53 @@ def seed_folders_of(row: Row, out: Path) -> list[Path]:
 
 
 def train_row(
-    row: Row, seeds: Sequence[int], out: Path, *, data_dir: str | Path | None = None, progress: bool = True
+    row: Row,
+    seeds: Sequence[int],
+    out: Path,
+    *,
+    data_dir: str | Path | None = None,
+    callbacks: Sequence[Callback] = (),
+    progress: bool = True,
 ) -> bool:
-    """Train seeds of a row, or go on with them; several at once in one program where that pays.
+    """Train seeds of a row, each to its end; several at once in one program where that pays.
+
+    Those with a checkpoint go on from it, and those that trained at once go on so; the others begin.
 
     Args:
         row: what to train.
-        seeds: which.
+        seeds: which, none of them finished.
         out: where the folders of the rows are.
         data_dir: where to look for the data.
+        callbacks: listeners.
         progress: tell the progress on standard output.
 
     Returns:
         False when somebody has interrupted it. A run that diverges is a result like another.
 
     Raises:
-        cnnlab.training.RunFolderError: another process trains there.
+        cnnlab.training.RunFolderError: another process trains there, or what lies there is of another row.
         cnnlab.data.DatasetError: the data are not there.
     """
-    data = row.data if isinstance(row.data, str) else row.data()
-    folder = out / row.name
-    if len(seeds) > 1 and not folder.exists() and jax.default_backend() != "cpu":
-        return _train_together(row, data, seeds, folder, data_dir, progress)
-    for seed in seeds:
-        if not _train_one(row, data, seed, folder / f"seed-{seed}", data_dir, progress):
-            return False
+    name = row.data if isinstance(row.data, str) else None
+    dataset = row.data() if callable(row.data) else load_dataset(row.data, data_dir, progress=progress)
+    folders = seed_folders_of(row, out)
+    for path in folders:
+        if (path / "recipe.json").is_file():
+            expect_of_the_row(row, path, dataset)
+    plan = Plan(row.model, dict(row.options), dataset, name, data_dir, row.recipe)
+    begun, new = [], []
+    with ExitStack() as held:
+        for seed in seeds:
+            folder = RunFolder(folders[seed])
+            if goes_on := folder.last.exists():
+                held.enter_context(folder.lock)
+            else:
+                folder = RunFolder.create(folders[seed], overwrite=True)
+                held.enter_context(folder.lock)
+                plan.write(folder, seed)
+            (begun if goes_on else new).append((seed, folder))
+        for todo, resume in ((begun, True), (new, False)):
+            runs, _ = plan.run_all(todo, [*callbacks], progress, resume=resume)
+            if any(run.interrupted for run in runs):
+                return False
     return True
-
-
-def _train_together(
-    row: Row, data: str | Dataset, seeds: Sequence[int], folder: Path, data_dir: str | Path | None, progress: bool
-) -> bool:
-    try:
-        runs = fit(
-            row.model,
-            data,
-            row.recipe,
-            out=folder,
-            seeds=seeds,
-            model_options=dict(row.options),
-            data_dir=data_dir,
-            progress=progress,
-        )
-    except TrainingDiverged:
-        return True
-    return not runs.interrupted
-
-
-def _train_one(
-    row: Row, data: str | Dataset, seed: int, folder: Path, data_dir: str | Path | None, progress: bool
-) -> bool:
-    begun = (folder / "recipe.json").is_file()
-    try:
-        if begun and isinstance(data, str):
-            if how_diverged(RunFolder.open(folder)) is not None:
-                return True
-            run = resume(folder, data_dir=data_dir, progress=progress)
-        else:
-            run = fit(
-                row.model,
-                data,
-                row.recipe,
-                out=folder,
-                seed=seed,
-                model_options=dict(row.options),
-                data_dir=data_dir,
-                progress=progress,
-                overwrite=begun,
-            )
-    except TrainingDiverged:
-        return True
-    return not run.interrupted
-
-
-def prepare_data(rows: Sequence[Row], data_dir: str | Path | None, *, progress: bool) -> None:
-    """Load every data set that is asked for by name once, so that what is not there is said before anything trains."""
-    for name in dict.fromkeys(row.data for row in rows if isinstance(row.data, str)):
-        load_dataset(name, data_dir, progress=progress)
-
-
-def expect_of_the_row(row: Row, folder: Path) -> None:
-    """Refuse a run of another recipe, network or data set under the name of this row; RunFolderError."""
-    path = folder / "recipe.json"
-    if not path.is_file():
-        return
-    record = json.loads(path.read_text(encoding="utf-8"))
-    options = record["model"]["options"] or {}
-    pairs = {
-        "network": (record["model"]["name"], row.model),
-        "options": ({name: options.get(name) for name in row.options}, as_plain(row.options)),
-        "data set": (record["dataset"]["request"], row.data if isinstance(row.data, str) else None),
-    }
-    differing = [name for name, (there, wanted) in pairs.items() if there != wanted]
-    if not same_training(record["recipe"], row.recipe.to_dict()):
-        differing.append("recipe")
-    if differing:
-        raise RunFolderError(
-            f"Expected a run of the row {row.name} in {folder}, got one with another {' and '.join(differing)}; "
-            "do choose another --out, or remove it."
-        )

@@ -31,7 +31,7 @@ class Row:
         recipe: how it is trained.
         seeds: how many: 0, 1, ...
         options: of the model.
-        data: the name of a data set; or a function that makes one. Runs on the latter begin anew when interrupted.
+        data: the name of a data set; or a function that makes one, the same at each call.
     """
 
     name: str
@@ -43,7 +43,9 @@ class Row:
     data: str | Callable[[], Dataset] = "cifar10"
 
     def in_epochs(self, epochs: int) -> Row:
-        """Return the row with a schedule of the same shape in so many epochs."""
+        """Return the row with a schedule of the same shape in so many epochs; one that has no more stays as it is."""
+        if epochs >= self.recipe.epochs:
+            return self
         recipe, share = self.recipe, epochs / self.recipe.epochs
         milestones = [share * milestone for milestone in recipe.milestones]
         warmup = share * recipe.warmup_epochs
@@ -52,33 +54,40 @@ class Row:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One claim, judged by a rule that was fixed before anything was measured.
+    """One claim, judged by a rule that was fixed before anything was measured, or that says that it was not.
 
     Attributes:
         claim: what is claimed, one sentence.
         rule: when it counts as held, with the tolerance.
         measured: what was found, in words and numbers; "" when nothing was.
         outcome: "holds", "does not hold", "undecided" (too few seeds, or a quick version cannot tell), "not run".
+        afterwards: whether the rule is younger than the data.
     """
 
     claim: str
     rule: str
     measured: str = ""
     outcome: Literal["holds", "does not hold", "undecided", "not run"] = "not run"
+    afterwards: bool = False
 
     @classmethod
-    def of(cls, claim: str, rule: str, measured: str, held: bool | None) -> Verdict:
+    def of(cls, claim: str, rule: str, measured: str, held: bool | None, *, afterwards: bool = False) -> Verdict:
         """Judge: True holds, False does not, None is undecided."""
         outcomes: dict[bool | None, Any] = {True: "holds", False: "does not hold", None: "undecided"}
-        return cls(claim, rule, measured, outcomes[held])
+        return cls(claim, rule, measured, outcomes[held], afterwards)
+
+    @property
+    def judged_by(self) -> str:
+        """The rule, and whether it was made afterwards, as one says it: `Rule: ...`."""
+        return f"Rule{', made after the fact' if self.afterwards else ''}: {self.rule}"
 
 
 class Study(ABC):
     """A table or figure of a paper, from one command.
 
     A study says which rows to train (`rows`, asked again after every row, so that later ones may depend on earlier
-    ones), what to find out beyond training (`measure`), and how to show and judge what came out. All that it shows is
-    made from `Results`, which is what the JSON file holds.
+    ones), what to find out beyond training (`inspect`, `measure`), and how to show and judge what came out. All that it
+    shows is made from `Results`, which is what the JSON file holds.
 
     Attributes:
         name: the word for the command line.
@@ -104,12 +113,21 @@ class Study(ABC):
         """Return the rows to train, given what has been found so far; none where nothing is trained."""
         return ()
 
-    def measure(self, results: Results, folders: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
-        """Return what is found out beyond the records of training, as plain JSON values.
+    def inspect(self, folder: Path) -> dict[str, Any]:
+        """Return what is found out about a finished run beyond the records of its training, as plain JSON values.
+
+        It is asked once for each run that has not diverged, and kept in its record, under `found`.
+
+        Args:
+            folder: the run folder.
+        """
+        return {}
+
+    def measure(self, results: Results) -> dict[str, Any]:
+        """Return what is found out without training, as plain JSON values.
 
         Args:
             results: the finished runs.
-            folders: the run folders of each row that are still there, by seed.
         """
         return {}
 

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 from cnnlab.report import plot_learning_curves
 from cnnlab.training import Recipe, get_recipe
 
-from .cells import percent, spread
+from .cells import spread
+from .comparison import OPEN, Difference, allowed, enough, judge_higher, settle
 from .drawing import plot_dots
+from .errors import row_cell
 from .results import Results, RowResults
 from .study import Row, Study, Table, Verdict
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _CLAIMED = 0.65
-_RULE = "65 % lies within two standard deviations of our mean, or below it"
+_RULE = f"65 % lies within two standard deviations of our mean, or below it; undecided {OPEN}"
 _READINGS = {
     "literal": "The literal reading of the network reaches 65 %.",
     "flatten": "The reading of 400 as the flattened map reaches 65 %.",
@@ -63,7 +65,7 @@ class Thesis(Study):
         "(`modern` holds 1,000 of its images out); too little to judge the 65 %"
     )
     quick_minutes = 5.0
-    full_time = "39 runs, 9 hours on one CPU core, half of it with two workers"
+    full_time = "39 runs, 9 hours on one CPU core"
     figures = {
         "accuracies": "Accuracy by row and seed",
         "literal-curves": "Learning curves of the literal reading",
@@ -83,13 +85,12 @@ class Thesis(Study):
         """Judge the 65 % for both readings, and whether the recipe was the limit."""
         verdicts = []
         for name, claim in _READINGS.items():
-            row = results.rows.get(name)
-            if row is None or not row.runs:
-                verdicts.append(Verdict(claim, _RULE))
+            if rows := results.finished(name):
+                verdicts.append(settle(results, claim, _RULE, row_cell(rows[0], _tested(rows[0])), _reached(rows[0])))
             else:
-                measured = percent(row.values("test_accuracy"))
-                verdicts.append(Verdict.of(claim, _RULE, measured, _reached(row, results)))
-        return [*verdicts, _judge_limit(results)]
+                verdicts.append(Verdict(claim, _RULE))
+        limit = judge_higher(results, _LIMIT, "test accuracy", ("modern", "literal"), _tested)
+        return [*verdicts, replace(limit, afterwards=True)]  # a finding of ours, not a claim of the thesis
 
     def draw(self, results: Results) -> dict[str, Figure]:
         """Return the accuracies as dots, and learning curves of the runs that have kept them."""
@@ -111,55 +112,26 @@ def _quick(row: Row) -> Row:
     return replace(row, recipe=recipe, seeds=2, data=_QUICK_DATA)
 
 
-def _line(row: RowResults, results: Results) -> list[str]:
-    found = _difference(row, results.rows.get("literal"))
-    difference = "-" if found is None else f"{100 * found[0]:+.2f} ± {100 * found[1]:.2f}"
-    best = " ".join(f"{epoch:.0f}" for epoch in row.values("best_epoch")) or "-"
-    loss = spread(row.values("last_train_loss"), 2)
-    words = {True: "reached", False: "not reached", None: "undecided"}
-    verdict = words[_reached(row, results)] if row.runs else "not run"
-    return [row.row, row.what, percent(row.values("test_accuracy")), difference, best, loss, verdict]
+def _tested(row: RowResults) -> list[float]:
+    return row.values("test_accuracy")
 
 
-def _reached(row: RowResults, results: Results) -> bool | None:
+def _reached(row: RowResults) -> bool | None:
     """Whether 65 % lies within two standard deviations of the mean, or below it; None where that cannot be told."""
     sd = row.sd("test_accuracy")
-    if results.quick or results.epochs is not None or not row.complete or sd is None:
+    if sd is None or not enough(row, _tested(row)):
         return None
     return row.mean("test_accuracy") + 2 * sd >= _CLAIMED
 
 
-def _difference(row: RowResults, literal: RowResults | None) -> tuple[float, float] | None:
-    """Return the difference of means to the literal reading and its standard error; None without two runs of each."""
-    if literal is None or row is literal:
-        return None
-    mine, other = row.sd("test_accuracy"), literal.sd("test_accuracy")
-    if mine is None or other is None:
-        return None
-    share = mine**2 / len(row.values("test_accuracy")) + other**2 / len(literal.values("test_accuracy"))
-    return row.mean("test_accuracy") - literal.mean("test_accuracy"), share**0.5
-
-
-def _judge_limit(results: Results) -> Verdict:
-    rule = (
-        "the mean of `modern` is above that of `literal` by more than two standard errors of the difference "
-        "(a finding of ours, not of the thesis: this rule is younger than the full runs)"
-    )
-    found = results.finished("modern", "literal")
-    if len(found) < 2:
-        return Verdict(_LIMIT, rule)
-    modern, literal = found
-    difference = _difference(modern, literal)
-    if difference is None or not results.complete("modern", "literal"):
-        values = [percent(row.values("test_accuracy")) for row in found]
-        return Verdict.of(_LIMIT, rule, f"{values[0]} against {values[1]}", None)
-    mean, error = difference
-    measured = f"{100 * mean:+.2f} ± {100 * error:.2f} points"
-    if mean > 2 * error:
-        held = True
-    else:  # so few epochs and images need not show it
-        held = None if results.quick or results.epochs is not None else False
-    return Verdict.of(_LIMIT, rule, measured, held)
+def _line(row: RowResults, results: Results) -> list[str]:
+    literal = results.rows.get("literal")
+    difference = None if literal is None or row is literal else Difference.of(_tested(row), _tested(literal))
+    best = " ".join(f"{epoch:.0f}" for epoch in row.values("best_epoch")) or "-"
+    loss = spread(row.values("last_train_loss"), 2)
+    words = {True: "reached", False: "not reached", None: "undecided"}
+    verdict = words[allowed(results, _reached(row))] if row.runs else "not run"
+    return [row.row, row.what, row_cell(row, _tested(row)), str(difference or "-"), best, loss, verdict]
 
 
 def _histories(row: RowResults) -> list[list[dict[str, Any]]]:

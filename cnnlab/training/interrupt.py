@@ -33,6 +33,13 @@ class StopRequest:
         self.requested = True
 
 
+def request_stop() -> None:
+    """Ask what trains in the main thread to stop, as the first Ctrl-C does; asking again changes nothing."""
+    request = getattr(signal.getsignal(signal.SIGINT), "__self__", None)
+    if isinstance(request, StopRequest):
+        request.requested = True
+
+
 def _stopping() -> list[signal.Signals]:
     numbers = [signal.SIGINT, signal.SIGTERM]
     hangup = getattr(signal, "SIGHUP", None)  # Windows has none

@@ -41,7 +41,9 @@ class Lanes:
         self.state = stack([own.get(seed, states[0]) for seed in self.seeds])
         for run in runs:
             run.last = None if run.live else own[run.seed]
-            run.position.together = [] if self.alone else self.seeds
+            if run.live:
+                run.position.together = [] if self.alone else self.seeds
+                run.position.seeds_at_once = len(self.live)
 
     @property
     def alone(self) -> bool:

@@ -30,6 +30,7 @@ class Position:
         stop_reason: why the run ended, one sentence; None while it goes on.
         together: the seeds, lane by lane, whose networks one program trains at once, this one among them; empty for one
             that trains alone. Going on with the same lanes gives the same bits.
+        seeds_at_once: how many runs, this one among them, were live in that program; they share its seconds.
     """
 
     plateau: Plateau
@@ -42,6 +43,7 @@ class Position:
     history: list[dict[str, Any]] = field(default_factory=list)
     stop_reason: str | None = None
     together: list[int] = field(default_factory=list)
+    seeds_at_once: int = 1
 
     @classmethod
     def start(cls, recipe: Recipe) -> Position:

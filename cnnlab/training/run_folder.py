@@ -122,7 +122,7 @@ class RunFolder:
         Raises:
             RunFolderError: the value is of another kind, or the file cannot be written.
         """
-        text = json.dumps(_strict(value, name), indent=2, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(strict(value, name), indent=2, ensure_ascii=False, allow_nan=False)
         self._replace(name, f"{text}\n".encode())
 
     def read_json(self, name: str) -> Any:
@@ -152,7 +152,7 @@ class RunFolder:
         Raises:
             RunFolderError: a value cannot be written, or the file cannot.
         """
-        line = json.dumps(_strict(record, _METRICS), allow_nan=False).encode()
+        line = json.dumps(strict(record, _METRICS), allow_nan=False).encode()
         self._expect_epoch(record, "the new record")
         last = (self._read(_METRICS) or b"").rpartition(b"\n")[2]
         try:
@@ -164,7 +164,7 @@ class RunFolder:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise self._unwritten(_METRICS, error) from error
+            raise _unwritten(self.path / _METRICS, error) from error
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The records of metrics.jsonl in the order of writing; [] where there is none.
@@ -228,39 +228,43 @@ class RunFolder:
     def _replace(self, name: str, data: bytes) -> None:
         if Path(name).name != name or name in ("", ".."):
             raise RunFolderError(f"Expected the name of a file in {self.path}, got {name!r}; do give no folders.")
-        draft = self.path / f".{name}.{uuid.uuid4().hex}"
+        replace_file(self.path / name, data)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all; RunFolderError when that cannot be."""
+    draft = path.parent / f".{path.name}.{uuid.uuid4().hex}"
+    try:
         try:
-            try:
-                with open(draft, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(draft, self.path / name)
-            finally:
-                draft.unlink(missing_ok=True)
-        except OSError as error:
-            raise self._unwritten(name, error) from error
-
-    def _unwritten(self, name: str, error: OSError) -> RunFolderError:
-        return RunFolderError(
-            f"Expected to write {self.path / name}, got '{error}'; do check the disk's room and rights."
-        )
+            with open(draft, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
+    except OSError as error:
+        raise _unwritten(path, error) from error
 
 
-def _strict(value: Any, where: str) -> Any:
+def strict(value: Any, where: str) -> Any:
     """Plain values that every JSON reader takes: arrays are lists, what is not finite is None."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, list | tuple):
-        return [_strict(item, f"{where}[{index}]") for index, item in enumerate(value)]
+        return [strict(item, f"{where}[{index}]") for index, item in enumerate(value)]
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        return {key: _strict(item, f"{where}[{key!r}]") for key, item in value.items()}
+        return {key: strict(item, f"{where}[{key!r}]") for key, item in value.items()}
     if hasattr(value, "dtype"):  # NumPy and jax, scalars and arrays
-        return _strict(value.tolist(), where)  # pyright: ignore[reportAttributeAccessIssue]
+        return strict(value.tolist(), where)  # pyright: ignore[reportAttributeAccessIssue]
     got = "a dict with keys that are no text" if type(value) is dict else type(value).__name__
     raise RunFolderError(f"Expected a value that JSON can hold at {where}, got {got}; do convert it first.")
+
+
+def _unwritten(path: Path, error: OSError) -> RunFolderError:
+    return RunFolderError(f"Expected to write {path}, got '{error}'; do check the disk's room and rights.")
 
 
 def _is_torn(last: bytes) -> bool:

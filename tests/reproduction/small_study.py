@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -33,17 +34,21 @@ class Small(Study):
         wide = replace(narrow, name="wide", what="40 neurons", options={"hidden": (40,)})
         return [narrow, wide] if results.complete("narrow") else [narrow]
 
-    def measure(self, results: Results, folders: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
-        return {"folders": sum(map(len, folders.values()))} if any(folders.values()) else {}
+    def inspect(self, folder: Path) -> dict[str, Any]:
+        return {"hidden": json.loads((folder / "recipe.json").read_text())["model"]["options"]["hidden"]}
+
+    def measure(self, results: Results) -> dict[str, Any]:
+        return {"runs": sum(len(row.runs) for row in results.rows.values())}
 
     def table(self, results: Results):
         return ("row", "accuracy"), [(row.row, f"{row.mean('test_accuracy'):.2f}") for row in results.finished()]
 
     def verdicts(self, results: Results) -> list[Verdict]:
         if not results.complete("narrow", "wide"):
-            return [Verdict("wide is better", "a higher mean")]
+            return [Verdict("wide is better", "a higher mean", afterwards=True)]
         narrow, wide = (results.rows[name].mean("test_accuracy") for name in ("narrow", "wide"))
-        return [Verdict.of("wide is better", "a higher mean", f"{wide:.2f} against {narrow:.2f}", wide > narrow)]
+        found = f"{wide:.2f} against {narrow:.2f}"
+        return [Verdict.of("wide is better", "a higher mean", found, wide > narrow, afterwards=True)]
 
     def draw(self, results: Results):
         panels = [("one", ["narrow"]), ("other", ["wide"])]

@@ -15,7 +15,7 @@ STUDY = Figure10()
 @pytest.fixture(scope="module")
 def results() -> Results:
     """What was measured, as it comes back from a file."""
-    return Results("figure10", measured=json.loads(json.dumps(STUDY.measure(Results("figure10"), {}))))
+    return Results("figure10", measured=json.loads(json.dumps(STUDY.measure(Results("figure10")))))
 
 
 def conv(side: int, kernel: int, inputs: int, filters: int) -> int:

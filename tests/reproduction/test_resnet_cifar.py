@@ -62,7 +62,7 @@ def test_the_quick_version_is_two_small_networks_and_decides_nothing():
     ]
     results = made_up({"resnet20": [60.0], "resnet32": [61.0]}, quick=True)
     assert outcomes(results) == ["undecided"] * 2 + ["not run"] * 4
-    assert STUDY.verdicts(results)[0].measured == "60.00 % (1), +51.25 points"
+    assert STUDY.verdicts(results)[0].measured == "60.00 % (1), +51.25 points (quick version)"
 
 
 def test_the_claims_hold_within_half_a_point_or_below():
@@ -85,15 +85,21 @@ def test_what_counts_is_the_last_epoch_and_not_the_best():
 
 def test_the_order_fails_where_more_layers_are_clearly_worse():
     assert outcomes(made_up({**GOOD, "resnet44": 7.9}))[-1] == "does not hold"
-    # Above by 0.1; the variance is spread squared, so the standard error 0.3 * sqrt(2 / 5) = 0.19.
+    # Above by 0.1; the variance is spread squared, so that the standard error is 0.3 * sqrt(2 / 5) = 0.19.
     assert outcomes(made_up({**GOOD, "resnet44": 7.7}, spread=0.3))[-1] == "undecided"
     assert outcomes(made_up({**GOOD, "resnet44": 7.59}, spread=0.3))[-1] == "holds"
 
 
-def test_missing_seeds_shortened_schedules_and_divergence_leave_it_open():
+def test_a_shortened_schedule_may_hold_and_refutes_nothing():
+    assert outcomes(made_up(GOOD, epochs=8)) == ["holds"] * 6
+    assert STUDY.verdicts(made_up(GOOD, epochs=8))[0].measured.endswith("(schedules shortened to 8 epochs)")
+    worse = {name: 30 + error for name, error in GOOD.items()}
+    assert outcomes(made_up({**worse, "resnet44": 40.0}, epochs=8)) == ["undecided"] * 6
+
+
+def test_missing_seeds_and_divergence_leave_it_open():
     assert outcomes(Results("resnet-cifar")) == ["not run"] * 6
     assert outcomes(made_up({"resnet20": 8.5})) == ["holds"] + ["not run"] * 5
-    assert outcomes(made_up(GOOD, epochs=8)) == ["undecided"] * 6
     few = made_up(GOOD)
     few.rows["resnet20"].runs.pop()
     assert outcomes(few) == ["undecided"] + ["holds"] * 4 + ["undecided"]

@@ -1,0 +1,79 @@
+"""The judge: Welch's test against SciPy and a table, and what each version of a study may decide."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from cnnlab.reproduction import Results, RowResults
+from cnnlab.reproduction.comparison import Difference, judge_higher
+from tests.reproduction.small_study import made_up_row
+
+NO_RUNS = RowResults("low", "")
+
+
+def outcome(high: RowResults, low: RowResults, **version) -> str:
+    return verdict_of(high, low, **version).outcome
+
+
+def verdict_of(high: RowResults, low: RowResults, **version):
+    results = Results("small", rows={"high": replace(high, row="high"), "low": replace(low, row="low")}, **version)
+    return judge_higher(results, "a claim", "share", ("high", "low"), lambda row: row.values("test_accuracy"))
+
+
+ABOVE, BELOW = made_up_row("", [0.90, 0.91, 0.92]), made_up_row("", [0.80, 0.81, 0.82])
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_the_test_is_that_of_welch(n: int) -> None:
+    rng = np.random.default_rng(n)
+    these, others = rng.normal(0.7, 0.01, n).tolist(), rng.normal(0.69, 0.03, 3).tolist()
+    difference = Difference.of(these, others)
+    assert difference is not None
+    np.testing.assert_allclose(difference.p, stats.ttest_ind(these, others, equal_var=False).pvalue, rtol=1e-9)
+    np.testing.assert_allclose(difference.value, np.mean(these) - np.mean(others), rtol=1e-9)
+
+
+def test_with_two_values_each_two_standard_errors_are_not_enough() -> None:
+    # Equal variances and two values each give two degrees of freedom, of which a table has t = 4.303 at 5 %.
+    for times, positive in ((4.2, None), (4.4, True)):
+        error = 0.01 * 2**0.5
+        difference = Difference.of([0.5 + times * error, 0.52 + times * error], [0.5, 0.52])
+        assert difference is not None and difference.error == pytest.approx(error, rel=1e-9)
+        assert difference.positive is positive
+    assert Difference.of([0.5, 0.52], []) is None
+    single = Difference.of([0.9], [0.1])
+    assert single is not None and (single.error, single.p, single.positive) == (None, None, None)
+    assert str(single) + single.chance == "+80.00"
+
+
+def test_values_without_spread_differ_or_are_the_same() -> None:
+    same, other = Difference.of([0.5, 0.5], [0.5, 0.5]), Difference.of([0.5, 0.5], [0.6, 0.6])
+    assert same is not None and same.positive is None and same.chance == ", p = 1"
+    assert other is not None and other.positive is False and other.chance == ", p < 0.001"
+
+
+def test_a_claim_holds_above_fails_below_and_is_open_in_between() -> None:
+    assert (outcome(ABOVE, BELOW), outcome(BELOW, ABOVE), outcome(ABOVE, ABOVE)) == (
+        "holds", "does not hold", "undecided",
+    )  # fmt: skip
+    error = 100 * np.sqrt(2 * 0.01**2 / 3)
+    expected = f"high 91.00 ± 1.00 % (3), low 81.00 ± 1.00 % (3): +10.00 ± {error:.2f} points, p < 0.001"
+    assert verdict_of(ABOVE, BELOW).measured == expected
+    assert "`high` is above that of `low` by Welch's t test, two-sided at 5 %" in verdict_of(ABOVE, BELOW).rule
+
+
+def test_every_planned_run_of_both_rows_has_to_be_there_and_at_least_two() -> None:
+    assert outcome(ABOVE, NO_RUNS) == outcome(NO_RUNS, BELOW) == "not run"
+    for row in (replace(BELOW, planned_seeds=4), made_up_row("", [0.80, 0.81, None]), made_up_row("", [0.8])):
+        assert outcome(ABOVE, row) == outcome(row, ABOVE) == "undecided"
+    lost = verdict_of(ABOVE, made_up_row("", [None, None]))
+    assert (lost.outcome, lost.measured) == ("undecided", "high 91.00 ± 1.00 % (3), low 2 diverged")
+
+
+def test_a_quick_version_decides_nothing_and_a_shortened_one_refutes_nothing() -> None:
+    assert outcome(ABOVE, BELOW, quick=True) == outcome(BELOW, ABOVE, quick=True) == "undecided"
+    assert verdict_of(ABOVE, BELOW, quick=True).measured.endswith("p < 0.001 (quick version)")
+    assert (outcome(ABOVE, BELOW, epochs=8), outcome(BELOW, ABOVE, epochs=8)) == ("holds", "undecided")
+    assert verdict_of(BELOW, ABOVE, epochs=8).measured.endswith("p < 0.001 (schedules shortened to 8 epochs)")

@@ -1,0 +1,116 @@
+"""What the studies found, on the page of the documentation."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cnnlab.report import ReportError
+from cnnlab.reproduction import Results, publish, reproduce
+from cnnlab.reproduction.page import made_with, write_page
+from cnnlab.training import RunFolderError
+from tests.reproduction.small_study import made_up_row
+
+PAGE = """prose
+<!-- overview: begin -->
+<!-- overview: end -->
+<!-- small: begin -->
+of before
+<!-- small: end -->
+more
+"""
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+@pytest.fixture
+def docs(tmp_path: Path) -> Path:
+    """A folder with an empty page."""
+    (tmp_path / "reproduction.md").write_text(PAGE)
+    return tmp_path
+
+
+def results_of(*rows, **more) -> Results:
+    return Results("small", rows={row.row: row for row in rows}, **more)
+
+
+def test_the_page_gets_tables_verdicts_figures_and_an_overview(small, docs) -> None:
+    empty = write_page(docs).read_text()
+    assert "**Not run in full**: `python examples/reproduce.py small` (seconds)." in empty
+    assert "| wide is better | not run | - | - | `reproduce small` |" in empty
+
+    rows = [made_up_row("narrow", [0.5, 0.7]), made_up_row("wide", [0.9, 0.9])]
+    publish(results_of(*rows), docs)
+    page = publish(results_of(made_up_row("narrow", [0.5]), quick=True), docs).read_text()
+    assert page.startswith("prose\n") and page.endswith("<!-- small: end -->\nmore\n") and "of before" not in page
+    assert "**In full.** `python examples/reproduce.py small`" in page and "Not run in full" not in page
+    assert "- *wide is better* Holds: 0.90 against 0.60. Rule, made after the fact: a higher mean." in page
+    assert "| narrow | 0.60 |" in page and "| wide is better | holds | - | not run | `reproduce small` |" in page
+    assert "![accuracies](figures/small-dots.png)" in page and (docs / "figures" / "small-dots.png").is_file()
+    assert "[small.json](results/small.json), [small.csv](results/small.csv)" in page
+    assert page == write_page(docs).read_text(), "written again, it is the same"
+
+
+def test_what_is_not_whole_says_what_is_missing(small, docs) -> None:
+    some = [made_up_row("narrow", [0.5, 0.7]), made_up_row("wide", [0.9], 1)]  # as asked for with one seed of it
+    page = publish(results_of(*some), docs).read_text()
+    assert "**In part: 3 of 4 runs; missing: 1 of wide.** `python" in page and "**Not run in full**:" in page
+    quick = publish(results_of(made_up_row("narrow", [0.5]), quick=True), docs).read_text()
+    assert "**The quick version: one seed: 1 of 2 runs; missing: 1 of wide.** `python" in quick
+
+
+def test_rows_without_a_run_are_not_published(small, docs) -> None:
+    publish(results_of(made_up_row("narrow", [], 2), measured={"costs": 1}), docs)
+    assert not list(docs.rglob("small*"))
+
+
+def test_runs_of_other_seeds_and_rows_stay(small, docs) -> None:
+    narrow = made_up_row("narrow", [0.5, 0.7], 2, found={"hidden": [4]})
+    publish(results_of(narrow, made_up_row("wide", [0.9, 0.9])), docs)
+    publish(results_of(made_up_row("narrow", [0.6], 1)), docs)
+    rows = json.loads((docs / "results" / "small.json").read_text())["rows"]
+    assert [run["test_accuracy"] for run in rows[0]["runs"]] == [0.6, 0.7]
+    assert "found" not in rows[0]["runs"][0] and rows[0]["runs"][1]["found"] == {"hidden": [4]}
+    assert [run["test_accuracy"] for run in rows[1]["runs"]] == [0.9, 0.9]
+
+
+def test_the_longest_of_the_shortened_versions_is_in_the_overview(small, docs) -> None:
+    narrow = made_up_row("narrow", [0.6, 0.6])
+    publish(results_of(narrow, made_up_row("wide", [0.5, 0.5]), epochs=1), docs)
+    page = publish(results_of(narrow, made_up_row("wide", [0.9, 0.9]), epochs=10), docs).read_text()
+    assert "| wide is better | not run | holds | - | `reproduce small` |" in page
+    assert "**Every schedule shortened to 10 epochs, in its shape.** `python" in page and "small --epochs 10`" in page
+
+
+def test_a_figure_that_cannot_be_drawn_any_more_goes(small, docs, monkeypatch) -> None:
+    results = results_of(made_up_row("narrow", [0.5, 0.7]))
+    publish(results, docs)
+    (docs / "figures" / "small-notes.png").touch()
+    monkeypatch.setattr(type(small), "draw", lambda self, results: {})
+    page = publish(results, docs).read_text()
+    assert [path.name for path in (docs / "figures").iterdir()] == ["small-notes.png"] and "![" not in page
+
+
+def test_a_page_or_a_file_that_cannot_be_read_is_named(small, docs, tmp_path) -> None:
+    with pytest.raises(ReportError, match=r"Expected the page reproduction\.md in .*nowhere, got none; do name"):
+        reproduce("small", tmp_path / "runs", docs=tmp_path / "nowhere", progress=False)
+    assert not (tmp_path / "runs").exists(), "said before anything trains"
+    publish(results_of(made_up_row("narrow", [0.5])), docs)
+    (docs / "results" / "small.json").write_text("[]")
+    with pytest.raises(RunFolderError, match=r"Expected the results of a study in .*small\.json, got 'TypeError"):
+        write_page(docs)
+
+
+def test_the_page_of_the_documentation_is_what_the_files_beside_it_say(tmp_path) -> None:
+    shutil.copytree(DOCS, tmp_path / "docs")
+    assert write_page(tmp_path / "docs").read_text() == (DOCS / "reproduction.md").read_text()
+
+
+def test_the_line_below_a_table_says_what_made_it() -> None:
+    rows = {"row": made_up_row("row", [0.5, 0.6])}
+    rows["row"].runs[1]["git_dirty"] = True
+    assert made_with(Results("small", rows=rows)) == (
+        "2 runs, 2 min of training in all (median 60.0 s a run); a processor, 2 threads; jax 0.10.2, flax 0.12.8; "
+        "revision aaaaaaa and aaaaaaa, changed."
+    )
+    assert made_with(Results("small")) == ""
