@@ -22,8 +22,8 @@ _VARIABLES = ("XLA_FLAGS", "GLIBC_TUNABLES")  # the latter decides on huge pages
 def describe_environment() -> dict[str, Any]:
     """Describe this process; nothing in it is secret, and nothing here raises.
 
-    Of the environment only `XLA_FLAGS`, `GLIBC_TUNABLES` and the variables whose names start with `JAX_` are taken. Packages
-    are asked for their version without being imported, but for jax, which knows the device.
+    Of the environment only `XLA_FLAGS`, `GLIBC_TUNABLES` and the variables whose names start with `JAX_` are taken.
+    Packages are asked for their version without being imported, but for jax, which knows the device.
 
     Returns:
         Plain JSON: `started` (now, ISO 8601, UTC); `command` (quoted for a shell); `cnnlab`, `python` and one
