@@ -78,7 +78,15 @@ class Thesis(Study):
 
     def table(self, results: Results) -> Table:
         """Return a line per row: accuracy, difference to the literal reading, best epochs, loss, verdict."""
-        head = ("row", "what differs", "test accuracy (n)", "to literal", "best epoch", "training loss", "65 %")
+        head = (
+            "row",
+            "what differs",
+            "test accuracy (n)",
+            "to literal, Welch's p",
+            "best epoch",
+            "training loss",
+            "65 %",
+        )
         return head, [_line(row, results) for row in results.rows.values()]
 
     def verdicts(self, results: Results) -> Sequence[Verdict]:
@@ -131,7 +139,8 @@ def _line(row: RowResults, results: Results) -> list[str]:
     loss = spread(row.values("last_train_loss"), 2)
     words = {True: "reached", False: "not reached", None: "undecided"}
     verdict = words[allowed(results, _reached(row))] if row.runs else "not run"
-    return [row.row, row.what, row_cell(row, _tested(row)), str(difference or "-"), best, loss, verdict]
+    told = "-" if difference is None else f"{difference}{difference.chance}"
+    return [row.row, row.what, row_cell(row, _tested(row)), told, best, loss, verdict]
 
 
 def _histories(row: RowResults) -> list[list[dict[str, Any]]]:

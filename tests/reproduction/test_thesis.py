@@ -95,7 +95,15 @@ def test_the_table_has_the_difference_to_the_literal_reading_and_its_standard_er
     # By hand: sd 1.4142 and 4.2426 points, so that the error is sqrt(2 / 2 + 18 / 2) = sqrt(10).
     assert lines == [
         ["literal", "what literal is", "60.00 ± 1.41 % (2)", "-", "10 11", "0.50 ± 0.35", "not reached"],
-        ["flatten", "what flatten is", "67.00 ± 4.24 % (2)", "+7.00 ± 3.16", "10 11", "0.50 ± 0.35", "reached"],
+        [
+            "flatten",
+            "what flatten is",
+            "67.00 ± 4.24 % (2)",
+            "+7.00 ± 3.16, p = 0.23",
+            "10 11",
+            "0.50 ± 0.35",
+            "reached",
+        ],
         ["no-noise", "what no-noise is", "not run", "-", "-", "-", "not run"],
     ]
     assert len(head) == len(lines[0])
