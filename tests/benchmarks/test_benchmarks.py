@@ -106,6 +106,7 @@ def test_the_loss_must_fall_and_the_network_must_be_the_thesis(room):
 JAX_CONTENDERS = {"cnnlab", "cnnlab, no noise", "plain flax"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("chosen", "contenders"),
     [
@@ -324,6 +325,7 @@ def architectures(*arguments, out):
     return run_script("architectures.py", *options, "--out", str(out), *arguments)
 
 
+@pytest.mark.slow
 def test_architectures_measures_what_works_notes_what_fails_and_goes_on(tmp_path):
     out, page = tmp_path / "all.json", tmp_path / "models.md"
     page.write_text("<!-- architectures: begin -->\n<!-- architectures: end -->\n")

@@ -50,6 +50,7 @@ def a_racer(room: Any, data: Any, name: str) -> tuple[Any, list[str], dict[str, 
     return room("race_run").Racer(recipe, options, data, said.append), said, options
 
 
+@pytest.mark.slow
 def test_a_run_depends_on_its_seed_alone_and_tells_where_the_time_went(room, data) -> None:
     racer, said, _ = a_racer(room, data, "race94")
     assert racer.warm_up() > 0

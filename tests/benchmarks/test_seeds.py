@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -15,6 +17,7 @@ def run_script(*arguments):
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
 
 
+@pytest.mark.slow
 def test_seeds_are_timed_at_once_and_one_after_the_other(tmp_path):
     out, page = tmp_path / "folder" / "seeds.json", tmp_path / "page.md"
     page.write_text("<!-- seeds: begin -->\n<!-- seeds: end -->\n")

@@ -29,6 +29,7 @@ def test_bad_options_of_dispatch_are_one_line(room, arguments, message):
     assert "\n" not in str(stopped.value.code)
 
 
+@pytest.mark.slow
 def test_every_pass_of_both_sides_is_timed_on_tiny_shapes(room):
     passes = room("convolution_passes")
     found = passes.measure(passes.SIDES, 1, 1, ((2, 4, 3, 2),))
