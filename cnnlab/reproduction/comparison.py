@@ -14,7 +14,8 @@ from .study import Verdict
 _LEVEL = 0.05
 WELCH = "Welch's t test, two-sided at 5 %"
 OPEN = (
-    "with a run missing or diverged, with a single run, in the quick version, and where shortened schedules would refute"
+    "with a run missing or diverged, with a single run, in the quick version, and where shortened schedules would "
+    "refute"
 )
 """When every rule leaves a claim undecided."""
 
