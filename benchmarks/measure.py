@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -174,19 +175,26 @@ def versions(*packages: str) -> dict[str, str | None]:
 def write_json(path: Path, benchmark: str, measured: Mapping[str, Any], **environment: Any) -> None:
     """Write a result with all that is needed to read it: date, command, revision, hardware, versions.
 
+    These are as they were at the first result of this process, since a result that is written changes the checkout.
+
     Args:
         path: where.
         benchmark: name of the script.
         measured: what it found.
         **environment: what `cnnlab.training.describe_environment` does not know (threads, other versions).
     """
-    from cnnlab.training import describe_environment
-
-    content = {"benchmark": benchmark, "environment": {**describe_environment(), **environment}, **measured}
+    content = {"benchmark": benchmark, "environment": {**_environment(), **environment}, **measured}
     path.parent.mkdir(parents=True, exist_ok=True)
     whole = path.with_name(f".{path.name}.new")  # an interruption leaves the old file, not half a new one
     whole.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     whole.replace(path)
+
+
+@cache
+def _environment() -> dict[str, Any]:
+    from cnnlab.training import describe_environment
+
+    return describe_environment()
 
 
 def update_page(page: Path, name: str, text: str, *, code: bool = True) -> None:
