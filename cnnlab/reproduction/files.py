@@ -28,7 +28,7 @@ def command(results: Results, **typed: Any) -> str:
         results: say study and version.
         typed: further arguments of the command line; what is None, False or empty is left out.
     """
-    words = ["python", "examples/reproduce.py", results.study]
+    words = ["cnnlab", "reproduce", results.study]
     for name, value in {"quick": results.quick, "epochs": results.epochs, **typed}.items():
         if value not in (None, False, (), []):
             values = [] if value is True else value if isinstance(value, list | tuple) else [value]

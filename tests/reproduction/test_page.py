@@ -36,14 +36,14 @@ def results_of(*rows, **more) -> Results:
 
 def test_the_page_gets_tables_verdicts_figures_and_an_overview(small, docs) -> None:
     empty = write_page(docs).read_text()
-    assert "**Not run in full**: `python examples/reproduce.py small` (seconds)." in empty
+    assert "**Not run in full**: `cnnlab reproduce small` (seconds)." in empty
     assert "| wide is better | not run | - | - | `reproduce small` |" in empty
 
     rows = [made_up_row("narrow", [0.5, 0.7]), made_up_row("wide", [0.9, 0.9])]
     publish(results_of(*rows), docs)
     page = publish(results_of(made_up_row("narrow", [0.5]), quick=True), docs).read_text()
     assert page.startswith("prose\n") and page.endswith("<!-- small: end -->\nmore\n") and "of before" not in page
-    assert "**In full.** `python examples/reproduce.py small`" in page and "Not run in full" not in page
+    assert "**In full.** `cnnlab reproduce small`" in page and "Not run in full" not in page
     assert "- *wide is better* Holds: 0.90 against 0.60. Rule, made after the fact: a higher mean." in page
     assert "| narrow | 0.60 |" in page and "| wide is better | holds | - | not run | `reproduce small` |" in page
     assert "![accuracies](figures/small-dots.png)" in page and (docs / "figures" / "small-dots.png").is_file()
@@ -54,9 +54,9 @@ def test_the_page_gets_tables_verdicts_figures_and_an_overview(small, docs) -> N
 def test_what_is_not_whole_says_what_is_missing(small, docs) -> None:
     some = [made_up_row("narrow", [0.5, 0.7]), made_up_row("wide", [0.9], 1)]  # as asked for with one seed of it
     page = publish(results_of(*some), docs).read_text()
-    assert "**In part: 3 of 4 runs; missing: 1 of wide.** `python" in page and "**Not run in full**:" in page
+    assert "**In part: 3 of 4 runs; missing: 1 of wide.** `cnnlab" in page and "**Not run in full**:" in page
     quick = publish(results_of(made_up_row("narrow", [0.5]), quick=True), docs).read_text()
-    assert "**The quick version: one seed: 1 of 2 runs; missing: 1 of wide.** `python" in quick
+    assert "**The quick version: one seed: 1 of 2 runs; missing: 1 of wide.** `cnnlab" in quick
 
 
 def test_rows_without_a_run_are_not_published(small, docs) -> None:
@@ -79,7 +79,7 @@ def test_the_longest_of_the_shortened_versions_is_in_the_overview(small, docs) -
     publish(results_of(narrow, made_up_row("wide", [0.5, 0.5]), epochs=1), docs)
     page = publish(results_of(narrow, made_up_row("wide", [0.9, 0.9]), epochs=10), docs).read_text()
     assert "| wide is better | not run | holds | - | `reproduce small` |" in page
-    assert "**Every schedule shortened to 10 epochs, in its shape.** `python" in page and "small --epochs 10`" in page
+    assert "**Every schedule shortened to 10 epochs, in its shape.** `cnnlab" in page and "small --epochs 10`" in page
 
 
 def test_a_figure_that_cannot_be_drawn_any_more_goes(small, docs, monkeypatch) -> None:

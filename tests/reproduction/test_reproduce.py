@@ -158,7 +158,7 @@ def test_an_interruption_says_how_to_go_on_with_all_that_was_typed(small, tmp_pa
     with pytest.raises(KeyboardInterrupt) as stop:
         reproduce("small", tmp_path / "a place", **typed, progress=False)
     assert str(stop.value) == (
-        "interrupted; go on with:  python examples/reproduce.py small --quick --rows narrow --seeds 1 "
+        "interrupted; go on with:  cnnlab reproduce small --quick --rows narrow --seeds 1 "
         f"--out '{tmp_path}/a place' --docs {tmp_path} --data-dir 'my data' --quiet"
     )
 
@@ -172,7 +172,7 @@ def test_an_interruption_outside_training_says_the_same(small, tmp_path, monkeyp
     monkeypatch.setattr("cnnlab.reproduction.get_study", lambda name: small)
     assert main(["reproduce", "small", "--epochs", "1", "--workers", "2"]) == 130
     assert capsys.readouterr().err == (
-        "cnnlab: interrupted; go on with:  python examples/reproduce.py small --epochs 1 --workers 2\n"
+        "cnnlab: interrupted; go on with:  cnnlab reproduce small --epochs 1 --workers 2\n"
     )
 
 

@@ -48,7 +48,7 @@ def test_what_is_written_is_read_back_as_strict_json_with_a_curve_on_a_line(smal
     text = as_json(results, small)
     value = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert '"train_accuracy": [0.5, 0.9]' in text and '"loss": [1.0, null]' in text
-    assert value["command"] == "python examples/reproduce.py small"
+    assert value["command"] == "cnnlab reproduce small"
     assert [verdict["outcome"] for verdict in value["verdicts"]] == ["holds"]
     assert value["rows"][0]["test_accuracy"] == {"n": 2, "mean": 0.6, "sd": pytest.approx(0.02**0.5)}
     assert value["rows"][0]["revisions"] == ["a" * 40]
@@ -76,7 +76,7 @@ def test_the_csv_file_has_a_line_per_run_without_curves(small) -> None:
 def test_versions_have_names_and_commands_of_their_own(tmp_path) -> None:
     versions = [Results("small"), Results("small", quick=True), Results("small", epochs=12)]
     assert [results.name for results in versions] == ["small", "small-quick", "small-12-epochs"]
-    assert [command(results).removeprefix("python examples/reproduce.py ") for results in versions] == [
+    assert [command(results).removeprefix("cnnlab reproduce ") for results in versions] == [
         "small",
         "small --quick",
         "small --epochs 12",
