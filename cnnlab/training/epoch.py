@@ -19,13 +19,20 @@ from .step import Metrics, TrainStep
 
 Order = jax.Array | None
 _TRIALS = 3
+_FORM_OF_FAST_KERNELS = (
+    "[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]",
+    "reverse = [false, false]",
+    "batch_group_count = 1 ",
+    "feature_group_count = 1 ",
+)
 
 
 class Epoch:
     """Runs the steps of an epoch over images that lie on the device.
 
-    One dispatch runs any number of steps, by a loop inside the program. Only where the program holds plain
-    convolutions on CPU, it runs one: that was measured to be faster there.
+    One dispatch runs any number of steps, by a loop inside the program; on CPU that also spares the pages of its
+    working memory, which XLA asks for anew in every call. Only where XLA's compiler for CPU would make the convolutions
+    of a loop slow (`fast_in_loops`), a dispatch runs one step.
     The last, shorter batch is a program of its own shape, so that no padding enters batch statistics.
 
     Several seeds train at once when `state`, `totals` and `order` are stacked, with the seed as first axis of each of
@@ -65,7 +72,7 @@ class Epoch:
         if seeds:
             one = jax.vmap(one, in_axes=(0, 0, None, None, 0, None, None))
         looped = jax.jit(partial(_run_steps, one, size), **donate).lower(*arguments)
-        if jax.default_backend() == "cpu" and "stablehlo.convolution" in looped.as_text():
+        if jax.default_backend() == "cpu" and not fast_in_loops(looped.as_text()):
             self._looped = False
             return jax.jit(one, **donate).lower(*arguments).compile()
         return looped.compile()
@@ -110,6 +117,17 @@ class Epoch:
             jax.block_until_ready(totals)
             seconds.append((time.perf_counter() - start) / steps)
         return min(seconds[1:])
+
+
+def fast_in_loops(program: str) -> bool:
+    """Whether XLA's compiler for CPU makes the convolutions of a lowered program as fast in a loop as outside of one.
+
+    It brings convolutions into the form that its fast kernels take only where they stand in the outermost program. In
+    loops those are fast that have this form already, as all that `cnnlab.layers` makes of dense ones; JAX's own
+    gradients do not, and grouped convolutions have no such form.
+    """
+    convolutions = [line for line in program.splitlines() if "stablehlo.convolution" in line]
+    return all(all(part in line for part in _FORM_OF_FAST_KERNELS) for line in convolutions)
 
 
 def _run_steps(

@@ -36,8 +36,8 @@ from .seed_run import TrainingDiverged as TrainingDiverged
 from .state import TrainState, split_model
 from .step import Metrics, cross_entropy
 
-_SECONDS_BETWEEN_REPORTS = 0.5
-_FIRST_STEPS = 20
+_SECONDS_BETWEEN_REPORTS = 2.0
+_MEASURED_STEPS = 20
 
 Start = tuple[nnx.Module, int, RunFolder | None]
 
@@ -145,7 +145,7 @@ class Trainer:
         """Compile the steps of so many seeds at once and measure one step; None where memory does not suffice."""
         try:
             states = stack([self._begin(model, seed) for seed in seeds])
-            return self._epoch.seconds_per_step(states, self._train, self._order(seeds, 1), _FIRST_STEPS)
+            return self._epoch.seconds_per_step(states, self._train, self._order(seeds, 1), _MEASURED_STEPS)
         except jax.errors.JaxRuntimeError as error:
             if not no_memory(error):
                 raise
@@ -245,9 +245,7 @@ class Trainer:
         totals = lanes.each(lambda run: run.position.totals(), Metrics.zero())
         while position.step < self._steps and not stop.requested:
             start = time.perf_counter()
-            count = max(round(self._rate_of_progress * _SECONDS_BETWEEN_REPORTS), 1)
-            if not self._rate_of_progress:
-                count = _FIRST_STEPS
+            count = max(round(self._rate_of_progress * _SECONDS_BETWEEN_REPORTS), 1)  # the first alone
             upto = min(position.step + count, self._steps)
             if self._steps - upto < count // 4:
                 upto = self._steps

@@ -1,5 +1,7 @@
 """An epoch in one dispatch equals its steps one by one; the orders of the images."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,8 +11,10 @@ from flax import nnx
 
 from cnnlab.data import Split
 from cnnlab.data.augmentation import build_augmentation
+from cnnlab.layers import Conv
+from cnnlab.models import create_model
 from cnnlab.training import Metrics, TrainState, make_train_step
-from cnnlab.training.epoch import Epoch, epoch_order, put_on_device, steps_per_epoch
+from cnnlab.training.epoch import Epoch, epoch_order, fast_in_loops, put_on_device, steps_per_epoch
 
 BATCH = 8
 IMAGES = 2 * BATCH + 3
@@ -20,10 +24,10 @@ STEP = make_train_step(TX, augment=AUGMENT)
 
 
 class Convolutional(nnx.Module):
-    """XLA's own convolution, for which an epoch on CPU is one dispatch per step."""
+    """A convolution of four channels, by default XLA's own, for which an epoch on CPU is one dispatch per step."""
 
-    def __init__(self, rngs: nnx.Rngs):
-        self.conv = nnx.Conv(1, 4, (3, 3), rngs=rngs)
+    def __init__(self, rngs: nnx.Rngs, conv=nnx.Conv, channels: int = 1):
+        self.conv = conv(channels, 4, (3, 3), rngs=rngs)
         self.norm = nnx.BatchNorm(4, rngs=rngs)
         self.head = nnx.Linear(4, 3, rngs=rngs)
 
@@ -93,13 +97,34 @@ def test_without_an_order_the_batches_are_cut_in_the_order_of_the_data(data, net
     assert_close(got, expected)
 
 
-def test_a_network_with_plain_convolutions_gives_the_same_numbers_step_by_step(data):
-    model = Convolutional(nnx.Rngs(0))
+@pytest.mark.parametrize("conv", [nnx.Conv, Conv])
+def test_a_network_of_either_kind_of_convolution_gives_the_same_numbers_step_by_step(data, conv):
+    model = Convolutional(nnx.Rngs(0), conv)
     order = epoch_order("shuffled", 3, 1, IMAGES)
     epoch = compiled(model, data, order)
-    assert epoch._looped == (jax.default_backend() != "cpu")
+    assert epoch._looped == (conv is Conv or jax.default_backend() != "cpu")
     got = epoch.run(TrainState.create(model, TX), Metrics.zero(), data, order, 0, 3)
     assert_close(got, one_by_one(TrainState.create(model, TX), data, batches(order)))
+
+
+@pytest.mark.parametrize(
+    ("build", "channels", "fast"),
+    [
+        (partial(create_model, "resnet20"), 3, True),
+        (partial(create_model, "convnet4"), 3, True),
+        (partial(Convolutional, conv=partial(Conv, feature_group_count=2), channels=2), 2, False),
+        (Convolutional, 1, False),
+    ],
+)
+def test_the_dense_convolutions_of_cnnlab_alone_are_fast_in_loops_on_cpu(build, channels, fast):
+    state = TrainState.create(build(rngs=nnx.Rngs(0)), TX)
+    batch = {
+        "image": jax.ShapeDtypeStruct((4, 32, 32, channels), jnp.uint8),
+        "label": jax.ShapeDtypeStruct((4,), jnp.int32),
+    }
+    traced = jax.jit(make_train_step(TX, jit=False)).trace(state, batch)
+    program = traced.lower(lowering_platforms=("cpu",)).as_text()
+    assert program.count("stablehlo.convolution") >= 2 and fast_in_loops(program) == fast
 
 
 def test_the_images_that_are_counted_are_those_of_the_batches(epoch, data, network):

@@ -263,7 +263,6 @@ class StopInEpoch(Callback):
 def test_an_interrupted_run_with_frozen_layers_and_rates_resumes_bit_for_bit(
     network, split, recipe, tmp_path, run_differences, monkeypatch
 ):
-    monkeypatch.setattr("cnnlab.training.loop._FIRST_STEPS", 1)
     monkeypatch.setattr("cnnlab.training.loop._SECONDS_BETWEEN_REPORTS", 1e-9)
     how = recipe(freeze=["first"], learning_rates={"head": 2.0}, weight_decay=0.01)
     trainer = Trainer(how, split(35), split(20, seed=1), "test")

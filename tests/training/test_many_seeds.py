@@ -60,7 +60,6 @@ class Stop(Callback):
 @pytest.fixture(scope="module", autouse=True)
 def every_step_is_a_place_to_stop_at():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "_FIRST_STEPS", 1)
         patch.setattr(loop, "_SECONDS_BETWEEN_REPORTS", 1e-9)
         yield
 

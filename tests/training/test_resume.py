@@ -25,7 +25,7 @@ CHILD = """
 import os, runpy, signal, sys
 from cnnlab.training import Callback, RunFolder, Trainer, loop
 helpers = runpy.run_path("tests/training/conftest.py")
-loop._FIRST_STEPS, loop._SECONDS_BETWEEN_REPORTS = 1, 1e-9
+loop._SECONDS_BETWEEN_REPORTS = 1e-9
 folder, hook = RunFolder.create(sys.argv[1]), sys.argv[2]
 
 class Kill(Callback):
@@ -66,7 +66,6 @@ class Interrupt(Callback):
 def trainer(recipe, split):
     """A trainer that reports after every step, so that every step is a place to stop at."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "_FIRST_STEPS", 1)
         patch.setattr(loop, "_SECONDS_BETWEEN_REPORTS", 1e-9)
         yield Trainer(recipe(), split(35), split(20, seed=1), "test")
 

@@ -45,7 +45,6 @@ class Stop(Callback):
 @pytest.fixture(scope="module", params=[*PARTS])
 def trainer(request, recipe, split):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "_FIRST_STEPS", 1)
         patch.setattr(loop, "_SECONDS_BETWEEN_REPORTS", 1e-9)
         yield Trainer(recipe(epochs=3, **PARTS[request.param]), split(35), split(20, seed=1), "test")
 
