@@ -1,4 +1,4 @@
-"""cnnlab's side of `architectures.py`: one network, trained by the library's one step, and its logits."""
+"""cnnlab's side of `architectures.py`: one network, trained as `cnnlab.fit` does it, and its logits."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from architecture_task import MOMENTUM, RATE, Pass, forget_peak, make_batch, peak_bytes, resident_bytes
+from architecture_task import MOMENTUM, RATE, STEPS_A_CALL, Pass, forget_peak, make_batch, peak_bytes, resident_bytes
 
 import cnnlab
+from cnnlab.data import Split
 from cnnlab.data.augmentation import to_float
 from cnnlab.training import Metrics
+from cnnlab.training.epoch import Epoch, put_on_device
 
 
 def run(channel: Channel) -> None:
@@ -30,26 +33,27 @@ def run(channel: Channel) -> None:
     images, labels = make_batch(options)
     tx = optax.sgd(RATE, momentum=MOMENTUM)
     state = cnnlab.TrainState.create(cnnlab.create_model(options["name"], **options["model_options"]), tx)
-    batch = jax.device_put({"image": images, "label": labels})
+    steps = STEPS_A_CALL[options["device"]]
+    data = put_on_device(Split(np.concatenate([images] * steps), np.concatenate([labels] * steps)))
+    images = data.images[: len(images)]
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
 
+    epoch = Epoch(cnnlab.make_train_step(tx, jit=False), options["batch_size"])
+    compile_seconds = epoch.compile(state, data, None)
     start = time.perf_counter()
-    train = cnnlab.make_train_step(tx).lower(state, batch).compile()  # pyright: ignore[reportFunctionMemberAccess]
-    compile_seconds = time.perf_counter() - start
-    start = time.perf_counter()
-    logits = jax.jit(lambda state, images: state.model(to_float(images))).lower(state, batch["image"]).compile()
+    logits = jax.jit(lambda state, images: state.model(to_float(images))).lower(state, images).compile()
     forward_compile_seconds = time.perf_counter() - start
 
     metrics = Metrics.zero()
 
-    def train_step() -> object:
+    def train() -> object:
         nonlocal state, metrics
-        state, metrics = train(state, batch)
+        state, metrics = epoch.run(state, Metrics.zero(), data, None, 0, steps)
         return metrics
 
     forget_peak()
-    forward_pass = Pass(lambda: logits(state, batch["image"]), jax.block_until_ready, options["seconds"])
-    train_pass = Pass(train_step, jax.block_until_ready, options["seconds"])
+    forward_pass = Pass(lambda: logits(state, images), jax.block_until_ready, options["seconds"])
+    train_pass = Pass(train, jax.block_until_ready, options["seconds"], steps_a_call=steps)
     device = jax.local_devices()[0]
     channel.answer(ready=True)
     while True:
@@ -65,7 +69,7 @@ def run(channel: Channel) -> None:
             compile_seconds=compile_seconds,
             forward_compile_seconds=forward_compile_seconds,
             peak_bytes=memory["peak_bytes_in_use"] if memory else peak_bytes() - before,
-            program_bytes=program_bytes(train),
+            program_bytes=max(map(program_bytes, epoch.programs)),
             device=device.device_kind,
         )
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
 
 from .block_convolution import MOST_OUT_CHANNELS
 from .maximum import first_maximum, first_maximum_of
 
-Window = int | tuple[int, int]
+Pair = tuple[int, int]
+Window = int | Pair
 Padding = str | Sequence[tuple[int, int]]
 
 
@@ -31,17 +34,14 @@ def max_pool(images: jax.Array, window: Window, strides: Window | None = None, p
     """
     window, strides = _pair(window), _pair(window if strides is None else strides)
     reference = partial(nnx.max_pool, window_shape=window, strides=strides, padding=padding)  # pyright: ignore[reportArgumentType]
-    if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
+    pads = _pads(images, window, strides, padding)
+    if pads is None:
         return reference(images)
-    if isinstance(padding, str):
-        padding = lax.padtype_to_pads(images.shape[1:3], window, strides, padding)
-    if any(n + sum(pad) < k for n, pad, k in zip(images.shape[1:3], padding, window, strict=True)):
-        return reference(images)  # no window fits: an empty result
     # What a convolution by blocks has made, which has few channels, has the batch as last dimension.
-    if window == strides and not any(map(any, padding)) and images.shape[-1] <= MOST_OUT_CHANNELS:
+    if window == strides and not any(map(any, pads)) and images.shape[-1] <= MOST_OUT_CHANNELS:
         on_cpu = partial(_max_pool_disjoint, window=window)
     else:
-        on_cpu = partial(_max_pool_by_slices, window=window, strides=strides, padding=padding)
+        on_cpu = partial(_by_slices, window, strides, pads, -jnp.inf, first_maximum_of)
     return lax.platform_dependent(images, cpu=on_cpu, default=reference)
 
 
@@ -50,10 +50,47 @@ def min_pool(images: jax.Array, window: Window, strides: Window | None = None, p
     return -max_pool(-images, window, strides, padding)
 
 
-def avg_pool(images: jax.Array, window: Window, strides: Window | None = None, padding: Padding = "VALID"):
-    """Take the mean of each window (padded zeros count). Arguments and result as `max_pool`."""
+def avg_pool(
+    images: jax.Array,
+    window: Window,
+    strides: Window | None = None,
+    padding: Padding = "VALID",
+    *,
+    count_include_pad: bool = True,
+):
+    """Take the mean of each window.
+
+    Args:
+        images: `[batch, height, width, channels]`.
+        window: side of a square window, or `(height, width)`.
+        strides: step of the window; by default the window itself (no overlap).
+        padding: "VALID", "SAME" or `(before, after)` per spatial dimension.
+        count_include_pad: whether the padded zeros count; otherwise it is the mean of the pixels that exist, NaN
+            where none does.
+
+    Returns:
+        `[batch, out_height, out_width, channels]`, of the images' type.
+    """
     window, strides = _pair(window), _pair(window if strides is None else strides)
-    return nnx.avg_pool(images, window_shape=window, strides=strides, padding=padding)  # pyright: ignore[reportArgumentType]
+    options: Any = {"window_shape": window, "strides": strides, "padding": padding}
+    pads = _pads(images, window, strides, padding)
+
+    def reference(images: jax.Array) -> jax.Array:
+        mean = nnx.avg_pool(images, **options, count_include_pad=count_include_pad)
+        return mean.astype(images.dtype)  # the counts of pixels are float32
+
+    if pads is None:
+        return reference(images)
+
+    def on_cpu(images: jax.Array) -> jax.Array:
+        total = _by_slices(window, strides, pads, 0, _sum_of, images)
+        counts = [np.full(n, k) for n, k in zip(total.shape[1:3], window, strict=True)]
+        if not count_include_pad:
+            sides = zip(images.shape[1:3], counts, window, strides, pads, strict=True)
+            counts = [_pixels(side, len(count), k, s, pad) for side, count, k, s, pad in sides]
+        return total / jnp.asarray(np.outer(*counts)[None, ..., None], total.dtype)
+
+    return lax.platform_dependent(images, cpu=on_cpu, default=reference)
 
 
 def global_avg_pool(images: jax.Array) -> jax.Array:
@@ -96,27 +133,60 @@ def adaptive_avg_pool(images: jax.Array, size: Window) -> jax.Array:
     return images
 
 
-def _pair(value: Window) -> tuple[int, int]:
+def _pair(value: Window) -> Pair:
     return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
-def _max_pool_by_slices(
-    images: jax.Array, *, window: tuple[int, int], strides: tuple[int, int], padding: Sequence[tuple[int, int]]
+def _pads(images: jax.Array, window: Pair, strides: Pair, padding: Padding) -> Sequence[Pair] | None:
+    """Padding as numbers; None for what is left to Flax: other types or ranks, and windows that fit nowhere."""
+    if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
+        return None
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(images.shape[1:3], window, strides, padding)
+    fits = all(n + sum(pad) >= k for n, pad, k in zip(images.shape[1:3], padding, window, strict=True))
+    return [(low, high) for low, high in padding] if fits else None
+
+
+def _by_slices(
+    window: Pair,
+    strides: Pair,
+    pads: Sequence[Pair],
+    fill: float,
+    combine: Callable[..., jax.Array],
+    images: jax.Array,
 ) -> jax.Array:
-    """Max pooling as maxima of strided slices, along columns and then along rows: no select-and-scatter."""
-    (top, bottom), (left, right) = padding
-    if any((top, bottom, left, right)):
-        lowest = jnp.asarray(-jnp.inf, images.dtype)
-        images = lax.pad(images, lowest, [(0, 0, 0), (top, bottom, 0), (left, right, 0), (0, 0, 0)])
-    for axis in (2, 1):  # the first maximum of the first row that has it is the first in row-major order
-        size, stride = window[axis - 1], strides[axis - 1]
-        last = (images.shape[axis] - size) // stride * stride + 1
-        parts = [lax.slice_in_dim(images, i, i + last, stride, axis) for i in range(size)]
-        images = first_maximum_of(*parts)
+    """Combine the elements of each window, along columns and then along rows, without XLA's windows and scatters.
+
+    The first maximum of the first row that has it is the first in row-major order. The elements are slices of phases:
+    phase r has every stride-th element from r on. A strided slice would do, but its gradient puts zeros between
+    elements and adds such arrays, while that of the phases is one concatenation.
+    """
+    for axis in (2, 1):
+        size, stride, (low, high) = window[axis - 1], strides[axis - 1], pads[axis - 1]
+        length = images.shape[axis] + low + high
+        count, rows = (length - size) // stride + 1, -(-length // stride)
+        padding = [(0, 0, 0)] * 4
+        padding[axis] = (low, high + rows * stride - length, 0)
+        if any(padding[axis]):
+            images = lax.pad(images, jnp.asarray(fill, images.dtype), padding)
+        cut = images.reshape(*images.shape[:axis], rows, stride, *images.shape[axis + 1 :])
+        phases = [phase.squeeze(axis + 1) for phase in lax.split(cut, [1] * stride, axis + 1)]
+        starts = [(i % stride, i // stride) for i in range(size)]
+        images = combine(*(lax.slice_in_dim(phases[r], i, i + count, axis=axis) for r, i in starts))
     return images
 
 
-def _max_pool_disjoint(images: jax.Array, *, window: tuple[int, int]) -> jax.Array:
+def _sum_of(*parts: jax.Array) -> jax.Array:
+    return reduce(jnp.add, parts)
+
+
+def _pixels(side: int, count: int, window: int, stride: int, pad: Pair) -> np.ndarray:
+    """How many of the pixels of each window along one side exist."""
+    starts = np.arange(count) * stride - pad[0]
+    return np.maximum(np.minimum(starts + window, side) - np.maximum(starts, 0), 0)
+
+
+def _max_pool_disjoint(images: jax.Array, *, window: Pair) -> jax.Array:
     """Max pooling of windows that do not overlap, batch last, without select-and-scatter."""
     batch, height, width, channels = images.shape
     (p, q), rows, columns = window, height // window[0], width // window[1]

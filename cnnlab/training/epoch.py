@@ -52,6 +52,11 @@ class Epoch:
         self._steps = 0
         self._looped = True
 
+    @property
+    def programs(self) -> list[Callable[..., tuple[TrainState, Metrics]]]:
+        """What has been compiled: a program for each size of a batch."""
+        return list(self._compiled.values())
+
     def compile(self, state: TrainState, data: Split, order: Order) -> float:
         """Compile the programs for this data; return the seconds it took (0 when done before)."""
         start = time.perf_counter()

@@ -88,6 +88,26 @@ def test_max_pooling_equals_flax_in_value_and_gradient_with_ties(
         np.testing.assert_array_equal(a, b)
 
 
+@given(shapes, windows, st.none() | windows, paddings, st.booleans())
+def test_mean_pooling_equals_flax_in_value_and_gradient(
+    shape: Any, window: Any, strides: Any, padding: Any, padded_count: bool
+) -> None:
+    images = jnp.asarray(np.random.default_rng(0).standard_normal(shape), jnp.float32)
+    assume(numpy_windows(np.asarray(images), window, strides, padding, 0).size)
+    options = {"padding": padding, "count_include_pad": padded_count}
+    theirs = partial(nnx.avg_pool, window_shape=pair(window), strides=pair(strides or window), **options)
+    ours = gradient(partial(avg_pool, window=window, strides=strides, **options), images)
+    for a, b in zip(ours, gradient(theirs, images), strict=True):
+        # In the gradient up to 16 numbers of at most 4 meet; a window of padding alone has no mean.
+        np.testing.assert_allclose(a, b, rtol=0, atol=MEAN * max(16, np.abs(images).max()))
+
+
+def test_the_mean_of_the_pixels_that_exist_does_not_count_padding() -> None:
+    images = jnp.arange(9.0).reshape(1, 3, 3, 1)
+    found = avg_pool(images, 2, 2, ((0, 1), (0, 1)), count_include_pad=False)
+    np.testing.assert_array_equal(found[0, ..., 0], [[2, 3.5], [6.5, 8]])
+
+
 def test_min_pooling_sends_the_gradient_to_the_first_minimum() -> None:
     images = jnp.asarray([[3.0, 1.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0]]).reshape(1, 2, 4, 1)
     _, ours = gradient(lambda x: 2 * min_pool(x, 2), images)
