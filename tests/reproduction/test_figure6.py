@@ -67,7 +67,7 @@ def times(relu: dict[float, float], tanh: dict[float, float]) -> World:
     return lambda activation, rate, seed: (relu if activation == "relu" else tanh).get(rate, math.inf)
 
 
-PAPER = times({0.01: 9, 0.03: 6, 0.1: DIVERGES}, {0.01: 50, 0.03: 36, 0.1: 40})
+PAPER = times({0.003: 9, 0.01: 6, 0.03: DIVERGES}, {0.003: 50, 0.01: 36, 0.03: 40})
 
 
 def test_epochs_are_counted_to_where_the_line_between_two_middles_of_epochs_crosses_the_accuracy():
@@ -82,40 +82,40 @@ def test_epochs_are_counted_to_where_the_line_between_two_middles_of_epochs_cros
 
 def test_the_sweep_goes_up_then_down_and_gives_the_fastest_rate_its_further_seeds():
     assert play(PAPER)[1] == [
-        "relu-0.03/0 in 60",
-        "relu-0.1/0 in 8",  # 1.25 times 6 epochs, rounded up
-        "relu-0.01/0 in 8",
-        "relu-0.03/1 in 60",
-        "relu-0.03/2 in 60",
-        "relu-0.03/3 in 60",
-        "tanh-0.03/0 in 60",
-        "tanh-0.1/0 in 45",
-        "tanh-0.01/0 in 45",
-        "tanh-0.03/1 in 60",
-        "tanh-0.03/2 in 60",
-        "tanh-0.03/3 in 60",
+        "relu-0.01/0 in 60",
+        "relu-0.03/0 in 8",  # 1.25 times 6 epochs, rounded up
+        "relu-0.003/0 in 8",
+        "relu-0.01/1 in 60",
+        "relu-0.01/2 in 60",
+        "relu-0.01/3 in 60",
+        "tanh-0.01/0 in 60",
+        "tanh-0.03/0 in 45",
+        "tanh-0.003/0 in 45",
+        "tanh-0.01/1 in 60",
+        "tanh-0.01/2 in 60",
+        "tanh-0.01/3 in 60",
     ]
 
 
 def test_the_sweep_goes_on_in_the_direction_that_is_faster():
-    done = play(times({0.03: 9, 0.1: 7, 0.3: 6, 1.0: DIVERGES}, {0.03: 40, 0.1: DIVERGES, 0.01: 20, 0.003: 30}))[1]
+    done = play(times({0.01: 9, 0.03: 7, 0.1: 6, 0.3: DIVERGES}, {0.01: 40, 0.03: DIVERGES, 0.003: 20, 0.001: 30}))[1]
     assert [what for what in done if what.startswith("relu")] == [
-        "relu-0.03/0 in 60",
-        "relu-0.1/0 in 12",
-        "relu-0.3/0 in 9",
-        "relu-1/0 in 8",
-        "relu-0.3/1 in 9",
-        "relu-0.3/2 in 9",
-        "relu-0.3/3 in 9",
+        "relu-0.01/0 in 60",
+        "relu-0.03/0 in 12",
+        "relu-0.1/0 in 9",
+        "relu-0.3/0 in 8",
+        "relu-0.1/1 in 9",
+        "relu-0.1/2 in 9",
+        "relu-0.1/3 in 9",
     ]
     assert [what for what in done if what.startswith("tanh")] == [
-        "tanh-0.03/0 in 60",
-        "tanh-0.1/0 in 50",
-        "tanh-0.01/0 in 50",
-        "tanh-0.003/0 in 25",
-        "tanh-0.01/1 in 50",
-        "tanh-0.01/2 in 50",
-        "tanh-0.01/3 in 50",
+        "tanh-0.01/0 in 60",
+        "tanh-0.03/0 in 50",
+        "tanh-0.003/0 in 50",
+        "tanh-0.001/0 in 25",
+        "tanh-0.003/1 in 50",
+        "tanh-0.003/2 in 50",
+        "tanh-0.003/3 in 50",
     ]
 
 
@@ -131,34 +131,34 @@ def test_where_no_rate_gets_there_the_least_error_leads():
         return 6 if activation == "relu" else math.inf
 
     results, done = play(world)
-    swept = [f"tanh-{rate}/0 in 60" for rate in ("0.03", "0.1", "0.01")]
-    assert [what for what in done if "tanh" in what] == swept + [f"tanh-0.03/{seed} in 60" for seed in (1, 2, 3)]
-    found = results.rows["tanh-0.1"]
+    swept = [f"tanh-{rate}/0 in 60" for rate in ("0.01", "0.03", "0.003")]
+    assert [what for what in done if "tanh" in what] == swept + [f"tanh-0.01/{seed} in 60" for seed in (1, 2, 3)]
+    found = results.rows["tanh-0.03"]
     better = replace(found, runs=[{**found.runs[0], "last_train_accuracy": 0.7}])
-    fresh = [row.name for row in STUDY.rows(replace(results, rows={**results.rows, "tanh-0.1": better}))]
-    assert "tanh-0.3" in fresh, "a lower error leads on to the next rate"
+    fresh = [row.name for row in STUDY.rows(replace(results, rows={**results.rows, "tanh-0.03": better}))]
+    assert "tanh-0.1" in fresh, "a lower error leads on to the next rate"
 
 
 def test_where_every_rate_diverges_the_sweep_ends():
     results, done = play(lambda *_: DIVERGES)
     assert len(done) == 12 and {row.recipe.epochs for row in STUDY.rows(results)} == {60}
     (verdict,) = STUDY.verdicts(results)
-    assert verdict.outcome == "undecided" and "ReLU at 0.03: diverged in epoch 2, div" in verdict.measured
+    assert verdict.outcome == "undecided" and "ReLU at 0.01: diverged in epoch 2, div" in verdict.measured
     assert set(STUDY.draw(results)) == {"curves", "sweep"}
 
 
 def test_all_that_is_known_at_once_gives_the_same_rows_as_step_by_step():
     results, _ = play(PAPER)
     rows = STUDY.rows(Results("figure6", rows=results.rows))
-    assert [row.name for row in rows] == [f"{a}-{rate}" for a in ("relu", "tanh") for rate in ("0.03", "0.1", "0.01")]
+    assert [row.name for row in rows] == [f"{a}-{rate}" for a in ("relu", "tanh") for rate in ("0.01", "0.03", "0.003")]
     assert [row.seeds for row in rows] == [4, 1, 1, 4, 1, 1]
 
 
 def test_a_cap_from_outside_holds_for_every_row():
     caps = {what.split("/")[0]: what.split(" in ")[1] for what in play(PAPER, epochs=20)[1]}
-    assert caps == {
-        "relu-0.03": "20", "relu-0.1": "8", "relu-0.01": "8", "tanh-0.03": "20", "tanh-0.1": "20", "tanh-0.01": "20",
-    }, "and none gets more than the sweep gives it"  # fmt: skip
+    expected = {"relu-0.01": "20", "relu-0.03": "8", "relu-0.003": "8"}
+    expected |= {f"tanh-{rate}": "20" for rate in ("0.01", "0.03", "0.003")}
+    assert caps == expected, "and none gets more than the sweep gives it"
 
 
 def test_the_verdict_holds_when_tanh_takes_three_times_as_long():
@@ -166,19 +166,19 @@ def test_the_verdict_holds_when_tanh_takes_three_times_as_long():
     (verdict,) = STUDY.verdicts(results)
     # The middles of the last two epochs are 4.5 and 5.5; 75 % is five sixths of the way from 50 to 80 %.
     relu, tanh = 4.5 + 5 / 6, 34.5 + 5 / 6
-    assert verdict.outcome == "holds" and verdict.measured.startswith(f"{tanh / relu:.1f} times; epochs: ReLU at 0.03")
+    assert verdict.outcome == "holds" and verdict.measured.startswith(f"{tanh / relu:.1f} times; epochs: ReLU at 0.01")
     assert verdict.measured.endswith("; against 3 times, p < 0.001")
     assert f"{relu:.2f} ± 0.00 (3)" in verdict.measured and f"{tanh:.2f} ± 0.00 (3)" in verdict.measured
 
 
 def test_the_verdict_does_not_hold_when_tanh_is_nearly_as_fast():
-    results, _ = play(times({0.03: 6}, {0.03: 12}))
+    results, _ = play(times({0.01: 6}, {0.01: 12}))
     assert STUDY.verdicts(results)[0].outcome == "does not hold"
 
 
 def test_the_verdict_is_undecided_while_welchs_test_does_not_tell_the_ratio_from_three():
     def world(activation: str, rate: float, seed: int) -> float:
-        return math.inf if rate != 0.03 else [6, 6, 7, 8][seed] if activation == "relu" else [12, 22, 27, 34][seed]
+        return math.inf if rate != 0.01 else [6, 6, 7, 8][seed] if activation == "relu" else [12, 22, 27, 34][seed]
 
     (verdict,) = STUDY.verdicts(play(world)[0])
     relu, tanh = (np.array(epochs) - 1.5 + 5 / 6 for epochs in ((6, 7, 8), (22, 27, 34)))
@@ -190,33 +190,33 @@ def test_the_verdict_is_undecided_while_welchs_test_does_not_tell_the_ratio_from
 
 def test_the_seed_that_chose_the_rate_is_not_judged():
     def world(activation: str, rate: float, seed: int) -> float:
-        return math.inf if rate != 0.03 else 6 if activation == "relu" else 12 if seed == 0 else 40
+        return math.inf if rate != 0.01 else 6 if activation == "relu" else 12 if seed == 0 else 40
 
     results, _ = play(world)
     (verdict,) = STUDY.verdicts(results)
-    assert verdict.outcome == "holds" and "tanh at 0.03: 39.33 ± 0.00 (3)" in verdict.measured
-    line = next(line for line in STUDY.table(results)[1] if line[:2] == ("tanh", "0.03"))
+    assert verdict.outcome == "holds" and "tanh at 0.01: 39.33 ± 0.00 (3)" in verdict.measured
+    line = next(line for line in STUDY.table(results)[1] if line[:2] == ("tanh", "0.01"))
     assert line[2:4] == ("39.33 ± 0.00 (3)", "fastest; seed 0, which chose it, apart: 11.33 (1)")
 
 
 def test_a_fastest_rate_at_the_end_of_the_grid_leaves_it_open():
-    results, _ = play(times({0.03: 10, 0.1: 9, 0.3: 8, 1.0: 6}, {0.03: 50, 0.01: 55, 0.1: 55}))
+    results, _ = play(times({0.01: 10, 0.03: 9, 0.1: 8, 0.3: 7, 1.0: 6}, {0.01: 50, 0.003: 55, 0.03: 55}))
     (verdict,) = STUDY.verdicts(results)
     assert verdict.outcome == "undecided" and "ReLU at 1: 5.33 ± 0.00 (3)" in verdict.measured
 
 
 def test_a_further_seed_that_diverges_leaves_it_open():
     results, _ = play(PAPER)
-    results.rows["tanh-0.03"].runs[2]["diverged"] = True  # late, so that the epochs it had would be enough
+    results.rows["tanh-0.01"].runs[2]["diverged"] = True  # late, so that the epochs it had would be enough
     assert STUDY.verdicts(results)[0].outcome == "undecided"
 
 
 def test_a_tanh_that_never_gets_there_bounds_the_ratio_from_below():
-    verdict = STUDY.verdicts(play(times({0.03: 6}, {}))[0])[0]
+    verdict = STUDY.verdicts(play(times({0.01: 6}, {}))[0])[0]
     assert verdict.outcome == "holds" and verdict.measured.startswith(f"more than {59.5 / (4.5 + 5 / 6):.1f} times")
-    verdict = STUDY.verdicts(play(times({0.03: 30}, {}))[0])[0]
+    verdict = STUDY.verdicts(play(times({0.01: 30}, {}))[0])[0]
     assert verdict.outcome == "undecided", "a bound of two times says nothing about three"
-    verdict = STUDY.verdicts(play(times({}, {0.03: 30}))[0])[0]
+    verdict = STUDY.verdicts(play(times({}, {0.01: 30}))[0])[0]
     assert verdict.outcome == "undecided" and "not within 60 epochs" in verdict.measured
 
 
@@ -225,7 +225,7 @@ def test_the_verdict_waits_for_both_sweeps_and_all_seeds():
     outcomes = [STUDY.verdicts(play(PAPER, steps=steps)[0])[0].outcome for steps in range(13)]
     assert outcomes == ["not run"] * 9 + ["undecided"] * 3 + ["holds"]
     assert STUDY.verdicts(play(PAPER, epochs=36)[0])[0].outcome == "holds", "shorter, but tanh gets there"
-    assert STUDY.verdicts(play(times({0.03: 6}, {0.03: 12}), epochs=36)[0])[0].outcome == "undecided"
+    assert STUDY.verdicts(play(times({0.01: 6}, {0.01: 12}), epochs=36)[0])[0].outcome == "undecided"
 
 
 def test_the_quick_version_has_one_seed_and_no_verdict():
@@ -242,12 +242,12 @@ def test_the_table_is_sorted_by_rate_and_says_what_did_not_get_there():
     head, lines = STUDY.table(results)
     assert all(len(line) == len(head) for line in lines)
     assert [line[:4] for line in lines] == [
-        ("ReLU", "0.01", "not within 8 epochs", ""),
-        ("ReLU", "0.03", "5.33 ± 0.00 (3)", "fastest; seed 0, which chose it, apart: 5.33 (1)"),
-        ("ReLU", "0.1", "diverged in epoch 2", ""),
-        ("tanh", "0.01", "not within 45 epochs", ""),
-        ("tanh", "0.03", "35.33 ± 0.00 (3)", "fastest; seed 0, which chose it, apart: 35.33 (1)"),
-        ("tanh", "0.1", "39.33 (1)", ""),
+        ("ReLU", "0.003", "not within 8 epochs", ""),
+        ("ReLU", "0.01", "5.33 ± 0.00 (3)", "fastest; seed 0, which chose it, apart: 5.33 (1)"),
+        ("ReLU", "0.03", "diverged in epoch 2", ""),
+        ("tanh", "0.003", "not within 45 epochs", ""),
+        ("tanh", "0.01", "35.33 ± 0.00 (3)", "fastest; seed 0, which chose it, apart: 35.33 (1)"),
+        ("tanh", "0.03", "39.33 (1)", ""),
     ]
     assert lines[1][4] == "60.00 ± 0.00 % (3)" and lines[2][4] == "-"
     assert [line[2] for line in STUDY.table(Results("figure6"))[1]] == ["not run", "not run"]
@@ -264,9 +264,9 @@ def test_figures_can_be_drawn_as_soon_as_there_is_a_run(tmp_path):
     assert 25.0 in [line.get_ydata()[0] for line in curves.lines], "the line at 25 %"
     (axes,) = figures["sweep"].axes
     (tanh,) = [line for line in axes.lines if line.get_label() == "tanh"]
-    np.testing.assert_allclose(tanh.get_xdata(), [0.03, 0.1])
+    np.testing.assert_allclose(tanh.get_xdata(), [0.01, 0.03])
     np.testing.assert_allclose(tanh.get_ydata(), [34.5 + 5 / 6, 38.5 + 5 / 6])
-    assert [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "x"] == [0.1]
+    assert [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "x"] == [0.03]
     assert [line.get_ydata()[0] for line in axes.lines if line.get_marker() == "^"] == [8, 45]
 
 
