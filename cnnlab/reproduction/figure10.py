@@ -190,13 +190,14 @@ def _line(network: Mapping[str, Any], claim: _Claim, networks: Mapping[str, Any]
 def _judge(
     claim: str, rule: str, key: str, expected: Mapping[str, float], found: Mapping[str, Any], tolerance: float
 ) -> Verdict:
-    """Judge numbers of several networks, each within a share of what is expected."""
+    """Judge numbers of several networks, each within a share of what is expected; who chose it could know them."""
+    afterwards = tolerance > 0
     if not found:
-        return Verdict(claim, rule)
+        return Verdict(claim, rule, afterwards=afterwards)
     numbers = {name: found[name][key] for name in expected}
     measured = ", ".join(f"{_CLAIMS[name].title} {_number(number)}" for name, number in numbers.items())
     held = all(abs(numbers[name] - value) <= tolerance * value for name, value in expected.items())
-    return Verdict.of(claim, rule, measured, held)
+    return Verdict.of(claim, rule, measured, held, afterwards=afterwards)
 
 
 def _number(value: float) -> str:

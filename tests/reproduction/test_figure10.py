@@ -82,7 +82,9 @@ def test_all_claims_hold_and_say_what_was_counted(results: Results) -> None:
     assert verdicts[1].measured == "VGG-19 143,667,240, 34-layer residual 21,797,672"
     assert verdicts[2].measured == "VGG-19 19.63 G, 34-layer plain 3.64 G, 34-layer residual 3.66 G"
     assert verdicts[3].measured == "34-layer plain 18.6 %, 34-layer residual 18.7 %"
-    assert [verdict.outcome for verdict in STUDY.verdicts(Results("figure10"))] == ["not run"] * 4
+    verdicts = STUDY.verdicts(Results("figure10"))
+    assert [verdict.outcome for verdict in verdicts] == ["not run"] * 4
+    assert [verdict.afterwards for verdict in verdicts] == [False, False, True, True]
 
 
 @pytest.mark.parametrize(
