@@ -28,6 +28,7 @@ from jax.interpreters import ad, batching, mlir
 from jax.sharding import AxisType
 
 from .finished import finished, several_devices
+from .paired_columns import pair_columns, pair_kernel, pairing_pays, part_columns, part_kernel
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
 Pair = tuple[int, int]
@@ -99,6 +100,16 @@ class _Options(tuple):
             inputs, kernel, strides, padding, lhs_dilation, rhs_dilation, dimension_numbers=_NHWC
         )
 
+    @property
+    def by_one(self) -> bool:
+        """Whether the window moves by one pixel, and neither inputs nor kernel are dilated."""
+        strides, _, lhs_dilation, rhs_dilation = self
+        return strides == lhs_dilation == rhs_dilation == (1, 1)
+
+    def in_pairs(self) -> _Options:
+        """Options of the convolution that makes pairs of columns (`paired_columns.py`)."""
+        return _Options(((1, 2), *self[1:]))
+
     def of_inputs(self, out_size: Pair, in_size: Pair, kernel_size: Pair) -> _Options:
         """Options of the convolution of the output's gradient with the turned kernel that gives that of the inputs."""
         strides, _, lhs_dilation, rhs_dilation = self
@@ -135,36 +146,43 @@ def _gradient_of_inputs(gradient: Any, inputs: Any, kernel: Any, *, options: _Op
 
 
 def _gradient_of_kernel(gradient: Any, inputs: Any, kernel: Any, *, options: _Options) -> Any:
-    shape = kernel.aval.shape
-    own = options.of_kernel(gradient.shape[1:3], inputs.shape[1:3], shape[:2])
+    like = jax.ShapeDtypeStruct(kernel.aval.shape, kernel.aval.dtype)
+
+    def elsewhere(gradient: jax.Array, inputs: jax.Array) -> jax.Array:
+        return jax.linear_transpose(lambda w: options.reference(inputs, w), like)(gradient)[0]
+
+    on_cpu = partial(_gradient_of_kernel_on_cpu, like=like, options=options)
+    return lax.platform_dependent(gradient, inputs, cpu=on_cpu, default=elsewhere)
+
+
+def _gradient_of_kernel_on_cpu(gradient: Any, inputs: Any, *, like: Any, options: _Options) -> jax.Array:
+    height, width, in_channels, out_channels = like.shape
+    if options.by_one and pairing_pays(gradient.shape[2], out_channels, like.shape, gradient.dtype):
+        like = like.update(shape=(height, width + 1, in_channels, 2 * out_channels))
+        wide = _gradient_of_kernel_on_cpu(pair_columns(gradient), inputs, like=like, options=options.in_pairs())
+        return part_kernel(wide)
+    own = options.of_kernel(gradient.shape[1:3], inputs.shape[1:3], like.shape[:2])
 
     def of_part(gradient: jax.Array, inputs: jax.Array) -> jax.Array:
         images, window = inputs.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3)  # batch is what is summed over
         return _conv_p.bind(images, window, options=own)  # [in_channels, kernel_height, kernel_width, out_channels]
 
-    def on_cpu(gradient: jax.Array, inputs: jax.Array) -> jax.Array:
-        batch, size = gradient.shape[0], _images_of_a_part(gradient.shape, gradient.dtype.itemsize)
-        if size == batch:
-            return of_part(finished(gradient), finished(inputs)).transpose(1, 2, 0, 3)
+    batch, size = gradient.shape[0], _images_of_a_part(gradient.shape, gradient.dtype.itemsize)
+    if size == batch:
+        return of_part(finished(gradient), finished(inputs)).transpose(1, 2, 0, 3)
 
-        wide = jnp.promote_types(kernel.aval.dtype, jnp.float32)  # of the sum of the parts
+    type_of_sum = jnp.promote_types(like.dtype, jnp.float32)
 
-        def add_part(number: jax.Array, total: jax.Array) -> jax.Array:
-            return total + of_part(*(lax.dynamic_slice_in_dim(x, number * size, size) for x in (gradient, inputs)))
+    def add_part(number: jax.Array, total: jax.Array) -> jax.Array:
+        return total + of_part(*(lax.dynamic_slice_in_dim(x, number * size, size) for x in (gradient, inputs)))
 
-        rest = batch % size
-        if rest:
-            total = of_part(*(finished(x[batch - rest :]) for x in (gradient, inputs))).astype(wide)
-        else:
-            total = jnp.zeros((shape[2], *shape[:2], shape[3]), wide)
-        total = lax.fori_loop(0, batch // size, add_part, total)
-        return total.transpose(1, 2, 0, 3).astype(kernel.aval.dtype)
-
-    def elsewhere(gradient: jax.Array, inputs: jax.Array) -> jax.Array:
-        like = jax.ShapeDtypeStruct(shape, kernel.aval.dtype)
-        return jax.linear_transpose(lambda w: options.reference(inputs, w), like)(gradient)[0]
-
-    return lax.platform_dependent(gradient, inputs, cpu=on_cpu, default=elsewhere)
+    rest = batch % size
+    if rest:
+        total = of_part(*(finished(x[batch - rest :]) for x in (gradient, inputs))).astype(type_of_sum)
+    else:
+        total = jnp.zeros((in_channels, height, width, out_channels), type_of_sum)
+    total = lax.fori_loop(0, batch // size, add_part, total)
+    return total.transpose(1, 2, 0, 3).astype(like.dtype)
 
 
 def _images_of_a_part(shape: Sequence[int], itemsize: int) -> int:
@@ -185,17 +203,21 @@ def _images_of_a_part(shape: Sequence[int], itemsize: int) -> int:
 def _lower_on_cpu(inputs: Any, kernel: Any, *, options: _Options) -> Any:
     """Bring about the choice between XLA's two libraries that is faster with the threads of this process.
 
-    XLA chooses by the numbers of channels alone. With one thread YNNPACK is the faster one, and one more output
-    channel gets it where there are few. With more threads Eigen is, as long as YNNPACK uses only one of them; and since
-    XLA keeps YNNPACK from convolutions that make images larger, one more row of padding gets Eigen.
+    XLA chooses by the numbers of channels alone. With one thread YNNPACK is the faster one; where there are few output
+    channels, pairs of columns get it, or one more channel. With more threads Eigen is, as long as YNNPACK uses only one
+    of them; and since XLA keeps YNNPACK from convolutions that make images larger, one more row of padding gets Eigen.
     """
     height, in_channels, out_channels = inputs.shape[1], *kernel.shape[2:]
     strides, ((top, bottom), sides), lhs_dilation, rhs_dilation = options
     simple = strides == lhs_dilation == (1, 1) and kernel.shape[:2] != (1, 1) and inputs.dtype == jnp.float32
     out_height = height + top + bottom - (kernel.shape[0] - 1) * rhs_dilation[0]
     if _threads() == 1:
+        width = inputs.shape[2] + sum(sides) - kernel.shape[1] + 1
+        few = _FEWEST_CHANNELS <= in_channels < _CHANNELS_OF_YNNPACK
+        if few and options.by_one and pairing_pays(width, out_channels, kernel.shape, inputs.dtype):
+            return part_columns(options.in_pairs().reference(inputs, pair_kernel(kernel)))
         more = _CHANNELS_OF_YNNPACK - out_channels
-        if simple and more > 0 and _FEWEST_CHANNELS <= in_channels < _CHANNELS_OF_YNNPACK:
+        if few and simple and more > 0:
             return options.reference(inputs, jnp.pad(kernel, ((0, 0), (0, 0), (0, 0), (0, more))))[..., :out_channels]
     elif simple and out_height == height and out_channels < _CHANNELS_OF_TWO_THREADS:
         if max(in_channels, out_channels) >= _CHANNELS_OF_YNNPACK:

@@ -256,7 +256,8 @@ def test_arrays_spread_over_devices_in_any_of_jaxs_three_ways_give_what_lax_give
 
 CASES = {
     # (channels in, out), threads -> what the program for CPU holds
-    (16, 16, 1): "tensor<3x3x16x17xf32>",  # one channel more, for the library that is fast on one thread
+    (16, 16, 1): "tensor<3x4x16x32xf32>",  # pairs of columns, for the library that is fast on one thread
+    (16, 8, 1): "tensor<3x3x16x17xf32>",  # or more channels
     (16, 16, 2): "pad = [[1, 1], [1, 1]]",
     (32, 32, 1): "pad = [[1, 1], [1, 1]]",
     (32, 32, 2): "pad = [[1, 2], [1, 1]]",  # one row more, for the library that uses all threads
@@ -276,13 +277,14 @@ def test_channels_and_threads_choose_the_library(case: Any, expected: str, monke
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("channels", [(16, 16), (3, 20), (20, 24)], ids=str)
-def test_the_choice_of_the_library_changes_no_value(channels: Any, threads: int, monkeypatch: Any) -> None:
+@pytest.mark.parametrize("width", [5, 6])  # an even one goes in pairs of columns
+@pytest.mark.parametrize("channels", [(16, 16), (9, 12), (16, 8), (3, 20), (20, 24)], ids=str)
+def test_the_choice_of_the_library_changes_no_value(channels: Any, width: int, threads: int, monkeypatch: Any) -> None:
     monkeypatch.setattr(dense_convolution, "_threads", lambda: threads)
-    inputs, kernel = normal((2, 6, 5, channels[0]), (3, 3, *channels))
+    inputs, kernel = normal((2, 6, width, channels[0]), (3, 3, *channels))
 
     def run(conv: Callable) -> Any:
-        return jax.jit(lambda x, w: jax.value_and_grad(objective(conv), (0, 1))(x, w))(inputs, kernel)
+        return jax.jit(lambda x, w: (conv(x, w), jax.grad(objective(conv), (0, 1))(x, w)))(inputs, kernel)
 
     assert_close(run(ours), run(with_lax))
 
@@ -321,6 +323,20 @@ def test_only_cpu_waits_and_gradients_do_not() -> None:
     gradient = jax.grad(lambda x: (3 * finished(x)).sum())
     assert "while" in lowered("cpu", finished, (4,)) and "while" not in lowered("cpu", gradient, (4,))
     assert "while" not in lowered("cuda", finished, (4,))
+
+
+@pytest.mark.parametrize("padding", [((1, 1), (1, 1)), ((0, 2), (3, 0)), ((0, 0), (-1, 2))], ids=str)
+@pytest.mark.parametrize("kernel_size", [(3, 3), (1, 4), (5, 5)], ids=str)
+@pytest.mark.parametrize("batch", [3, 21])  # the second in parts
+def test_a_weight_gradient_by_pairs_of_columns_is_that_of_lax(
+    batch: int, kernel_size: Any, padding: Any, parts_of_two: None
+) -> None:
+    width = 8 + kernel_size[1] - 1 - sum(padding[1])  # of 8 columns of the output
+    inputs, kernel = normal((batch, 6, width, 3), (*kernel_size, 3, 10))
+    gradients = [jax.grad(objective(functools.partial(f, padding=padding)), 1) for f in (ours, with_lax)]
+    program = lowered("cpu", gradients[0], inputs.shape, kernel.shape)
+    assert f"tensor<{kernel_size[0]}x{kernel_size[1] + 1}x3x20xf32>" in program
+    assert_close(*(jax.jit(g)(inputs, kernel) for g in gradients))
 
 
 # Odd sizes leave a rest; 8 images of 32 x 32 pixels and 64 channels are a part, 256 of 4 x 4 pixels and 16 are one too.
