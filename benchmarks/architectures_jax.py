@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from architecture_task import MOMENTUM, RATE, STEPS_A_CALL, Pass, forget_peak, make_batch, peak_bytes, resident_bytes
+from architecture_task import MOMENTUM, RATE, Pass, forget_peak, make_batch, peak_bytes, resident_bytes, steps_a_call
 
 import cnnlab
 from cnnlab.data import Split
@@ -33,7 +33,8 @@ def run(channel: Channel) -> None:
     images, labels = make_batch(options)
     tx = optax.sgd(RATE, momentum=MOMENTUM)
     state = cnnlab.TrainState.create(cnnlab.create_model(options["name"], **options["model_options"]), tx)
-    steps = STEPS_A_CALL[options["device"]]
+    steps = steps_a_call(options)
+    copies = (steps - 1) * (images.nbytes + labels.nbytes)  # no part of the memory that a step needs
     data = put_on_device(Split(np.concatenate([images] * steps), np.concatenate([labels] * steps)))
     images = data.images[: len(images)]
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
@@ -68,8 +69,8 @@ def run(channel: Channel) -> None:
             parameters=parameters,
             compile_seconds=compile_seconds,
             forward_compile_seconds=forward_compile_seconds,
-            peak_bytes=memory["peak_bytes_in_use"] if memory else peak_bytes() - before,
-            program_bytes=max(map(program_bytes, epoch.programs)),
+            peak_bytes=(memory["peak_bytes_in_use"] if memory else peak_bytes() - before) - copies,
+            program_bytes=max(map(program_bytes, epoch.programs)) - copies,
             device=device.device_kind,
         )
 

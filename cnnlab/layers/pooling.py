@@ -17,7 +17,9 @@ from .maximum import first_maximum, first_maximum_of
 
 Pair = tuple[int, int]
 Window = int | Pair
-Padding = str | Sequence[tuple[int, int]]
+Padding = str | Sequence[Pair]
+
+_MOST_SLICES = 16  # along a side of a window; more of them would take long to compile
 
 
 def max_pool(images: jax.Array, window: Window, strides: Window | None = None, padding: Padding = "VALID"):
@@ -40,8 +42,10 @@ def max_pool(images: jax.Array, window: Window, strides: Window | None = None, p
     # What a convolution by blocks has made, which has few channels, has the batch as last dimension.
     if window == strides and not any(map(any, pads)) and images.shape[-1] <= MOST_OUT_CHANNELS:
         on_cpu = partial(_max_pool_disjoint, window=window)
-    else:
+    elif max(window) <= _MOST_SLICES:
         on_cpu = partial(_by_slices, window, strides, pads, -jnp.inf, first_maximum_of)
+    else:
+        return reference(images)
     return lax.platform_dependent(images, cpu=on_cpu, default=reference)
 
 
@@ -69,26 +73,29 @@ def avg_pool(
             where none does.
 
     Returns:
-        `[batch, out_height, out_width, channels]`, of the images' type.
+        `[batch, out_height, out_width, channels]`, of the images' type where that is a floating one.
     """
     window, strides = _pair(window), _pair(window if strides is None else strides)
     options: Any = {"window_shape": window, "strides": strides, "padding": padding}
-    pads = _pads(images, window, strides, padding)
+    floating = jnp.issubdtype(images.dtype, jnp.floating)
 
     def reference(images: jax.Array) -> jax.Array:
         mean = nnx.avg_pool(images, **options, count_include_pad=count_include_pad)
-        return mean.astype(images.dtype)  # the counts of pixels are float32
+        return mean.astype(images.dtype) if floating else mean  # the counts of pixels are float32
 
-    if pads is None:
+    pads = _pads(images, window, strides, padding)
+    if pads is None or max(window) > _MOST_SLICES:
+        return reference(images)
+    if count_include_pad:
+        counts = window[0] * window[1]
+    elif all(isinstance(side, int) for side in images.shape[1:3]):
+        rows, columns = map(_pixels, images.shape[1:3], window, strides, pads)
+        counts = np.outer(rows, columns)[None, ..., None]
+    else:
         return reference(images)
 
     def on_cpu(images: jax.Array) -> jax.Array:
-        total = _by_slices(window, strides, pads, 0, _sum_of, images)
-        counts = [np.full(n, k) for n, k in zip(total.shape[1:3], window, strict=True)]
-        if not count_include_pad:
-            sides = zip(images.shape[1:3], counts, window, strides, pads, strict=True)
-            counts = [_pixels(side, len(count), k, s, pad) for side, count, k, s, pad in sides]
-        return total / jnp.asarray(np.outer(*counts)[None, ..., None], total.dtype)
+        return _by_slices(window, strides, pads, 0, _sum_of, images) / jnp.asarray(counts, images.dtype)
 
     return lax.platform_dependent(images, cpu=on_cpu, default=reference)
 
@@ -180,9 +187,9 @@ def _sum_of(*parts: jax.Array) -> jax.Array:
     return reduce(jnp.add, parts)
 
 
-def _pixels(side: int, count: int, window: int, stride: int, pad: Pair) -> np.ndarray:
+def _pixels(side: int, window: int, stride: int, pad: Pair) -> np.ndarray:
     """How many of the pixels of each window along one side exist."""
-    starts = np.arange(count) * stride - pad[0]
+    starts = np.arange(-pad[0], side + pad[1] - window + 1, stride)
     return np.maximum(np.minimum(starts + window, side) - np.maximum(starts, 0), 0)
 
 

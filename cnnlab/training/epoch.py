@@ -54,7 +54,7 @@ class Epoch:
 
     @property
     def programs(self) -> list[Callable[..., tuple[TrainState, Metrics]]]:
-        """What has been compiled: a program for each size of a batch."""
+        """What has been compiled: a program for each number of seeds and size of a batch."""
         return list(self._compiled.values())
 
     def compile(self, state: TrainState, data: Split, order: Order) -> float:
@@ -128,8 +128,8 @@ def fast_in_loops(program: str) -> bool:
     """Whether XLA's compiler for CPU makes the convolutions of a lowered program as fast in a loop as outside of one.
 
     It brings convolutions into the form that its fast kernels take only where they stand in the outermost program. In
-    loops those are fast that have this form already, as all that `cnnlab.layers` makes of dense ones; JAX's own
-    gradients do not, and grouped convolutions have no such form.
+    loops those are fast that have this form already, as all that `cnnlab.layers` makes of dense ones without a
+    precision of their own. JAX's gradients do not have it, and grouped convolutions cannot.
     """
     convolutions = [line for line in program.splitlines() if "stablehlo.convolution" in line]
     return all(all(part in line for part in _FORM_OF_FAST_KERNELS) for line in convolutions)

@@ -157,6 +157,7 @@ class Trainer:
 
     def _run(self, lanes: Lanes, listener: Callback) -> list[Outcome | TrainingDiverged]:
         listener.on_start(self._describe(lanes))
+        self._rate_of_progress = 0.0  # the run before may have had another number of seeds
         interrupted, times = False, SaveTimes()
         with ExitStack() as closing:
             for run in lanes.runs:

@@ -255,13 +255,17 @@ def test_a_pass_runs_the_steps_that_fill_its_time(room):
     assert timed.steps == len(calls) == 1  # the first step told enough
 
 
-def test_a_pass_of_calls_of_several_steps_tells_the_seconds_of_one(room):
-    calls = []
-    call = lambda: calls.append(0) or time.sleep(0.02)  # noqa: E731
-    timed = room("architecture_task").Pass(call, lambda done: None, 0.05, steps_a_call=10)
-    assert timed.steps % 10 == 0 and 1 <= timed.steps // 10 <= 3
-    calls.clear()
-    assert 0.002 <= timed() < 0.2 and len(calls) == timed.steps // 10
+def test_a_pass_of_calls_of_several_steps_tells_the_seconds_of_one(room, monkeypatch):
+    module, clock, calls = room("architecture_task"), [0.0], []
+
+    def call():
+        calls.append(0)
+        clock[0] += 1.0
+
+    monkeypatch.setattr(module.time, "perf_counter", lambda: clock[0])
+    timed = module.Pass(call, lambda done: None, 2.5, steps_a_call=10)
+    assert (timed.steps, len(calls)) == (30, 2)  # three calls last 2.5 seconds and more
+    assert timed() == pytest.approx(0.1) and len(calls) == 5
 
 
 def test_a_pass_prepares_once_however_many_steps_it_has(room):

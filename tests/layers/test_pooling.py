@@ -1,10 +1,12 @@
 """Pooling against NumPy and `flax.nnx`: values, and where the gradient goes when maxima are equal."""
 
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -188,8 +190,46 @@ def test_pooling_works_under_vmap_forward_mode_and_inside_a_loop() -> None:
     np.testing.assert_array_equal(looped, step(theirs, 1, step(theirs, 0, images[0])))
 
 
-def test_on_cpu_the_gradient_scatters_nothing_and_on_cuda_it_is_that_of_reduce_window() -> None:
-    gradient = jax.jit(jax.grad(lambda x: max_pool(x, 2).sum()))
-    traced = gradient.trace(jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32))
-    assert "select_and_scatter" not in traced.lower(lowering_platforms=("cpu",)).as_text()
-    assert "select_and_scatter" in traced.lower(lowering_platforms=("cuda",)).as_text()
+POOLS = {
+    "max of disjoint windows": (partial(max_pool, window=2), "select_and_scatter"),
+    "max of windows that overlap": (partial(max_pool, window=3, strides=2, padding="SAME"), "select_and_scatter"),
+    "mean": (partial(avg_pool, window=3, strides=2), "reduce_window"),
+    "mean of pixels": (
+        partial(avg_pool, window=3, strides=2, padding="SAME", count_include_pad=False),
+        "reduce_window",
+    ),
+}
+
+
+@pytest.mark.parametrize(("pool", "elsewhere"), POOLS.values(), ids=POOLS)
+def test_on_cpu_there_are_neither_windows_nor_inserted_zeros_and_on_cuda_it_is_xlas_own(
+    pool: Callable, elsewhere: str
+) -> None:
+    traced = jax.jit(jax.grad(lambda x: pool(x).sum())).trace(jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32))
+    program = traced.lower(lowering_platforms=("cpu",)).as_text()
+    assert "reduce_window" not in program and "select_and_scatter" not in program
+    assert set(re.findall(r"interior = \[([\d, ]*)\]", program)) <= {"0, 0, 0, 0"}
+    assert elsewhere in traced.lower(lowering_platforms=("cuda",)).as_text()
+
+
+def test_whole_numbers_have_means_that_are_none() -> None:
+    images = jnp.arange(16, dtype=jnp.int32).reshape(1, 4, 4, 1)
+    found = avg_pool(images, 2)
+    assert found.dtype == jnp.float32
+    np.testing.assert_array_equal(found[0, ..., 0], [[2.5, 4.5], [10.5, 12.5]])
+
+
+@pytest.mark.parametrize("options", [{}, {"count_include_pad": False}], ids=str)
+def test_mean_pooling_of_images_of_a_symbolic_size_is_exported(options: dict[str, bool]) -> None:
+    pool = partial(avg_pool, window=3, strides=2, **options)
+    shape = jax.export.symbolic_shape("b, h, w, 3", constraints=["h >= 3", "w >= 3"])
+    exported = jax.export.export(jax.jit(pool))(jax.ShapeDtypeStruct(shape, jnp.float32))
+    images = jnp.asarray(np.random.default_rng(0).standard_normal((2, 7, 8, 3)), jnp.float32)
+    np.testing.assert_allclose(exported.call(images), pool(images), rtol=0, atol=MEAN * 4)
+
+
+def test_windows_of_many_pixels_are_pooled() -> None:
+    images = np.random.default_rng(0).standard_normal((1, 20, 20, 3)).astype(np.float32)
+    np.testing.assert_array_equal(max_pool(jnp.asarray(images), 20, 1)[0, 0, 0], images.max((0, 1, 2)))
+    mean = images.mean((0, 1, 2), dtype=np.float64)
+    np.testing.assert_allclose(avg_pool(jnp.asarray(images), 20)[0, 0, 0], mean, rtol=0, atol=MEAN * 4)

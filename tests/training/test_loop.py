@@ -5,6 +5,7 @@ import json
 import math
 import signal
 import threading
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -180,8 +181,9 @@ def test_listeners_hear_all_five_hooks_in_order(trainer, network, outcome):
         "epoch": 0,
     }
     assert heard[1] == ("compile", None) and heard[2][1] > 0
-    assert [entry[0] for entry in heard[3:]] == ["steps", "epoch"] * 4 + ["stop"]
-    assert heard[3] == ("steps", 1, 5, 5)
+    whole = [entry for entry in heard[3:] if entry[0] != "steps" or entry[2] == entry[3]]
+    assert [entry[0] for entry in whole] == ["steps", "epoch"] * 4 + ["stop"]
+    assert heard[3] == ("steps", 1, 1, 5), "the first step alone"
     assert [entry[1] for entry in heard if entry[0] == "epoch"] == outcome.position.history
     assert heard[-1] == ("stop", "completed all 4 epochs")
 
@@ -196,9 +198,30 @@ def test_several_listeners_hear_each_thing_in_their_order(trainer, network):
 def test_the_steps_are_reported_in_pieces(trainer, network, monkeypatch):
     monkeypatch.setattr(loop, "_SECONDS_BETWEEN_REPORTS", 1e-9)
     other, listener = with_recipe(trainer, epochs=1), Listener()
-    other._rate_of_progress = 0.0
     other.run(network(), callbacks=[listener])
     assert [entry[1:] for entry in listener.log if entry[0] == "steps"] == [(1, n, 5) for n in (1, 2, 3, 4, 5)]
+
+
+def test_after_a_first_step_alone_the_pieces_last_two_seconds_and_a_short_rest_is_no_piece(
+    recipe, split, network, monkeypatch
+):
+    trainer, clock, listener = (
+        Trainer(recipe(epochs=1, batch_size=2), split(72), split(MONITOR), "test"),
+        [0.0],
+        Listener(),
+    )
+    run = trainer._epoch.run
+
+    def timed(state, totals, data, order, start, stop):
+        clock[0] += (stop - start) / 8  # seconds
+        return run(state, totals, data, order, start, stop)
+
+    monkeypatch.setattr(trainer._epoch, "run", timed)
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    for _ in range(2):  # the second run knows nothing of the first one's rate
+        listener.log.clear()
+        trainer.run(network(), callbacks=[listener])
+        assert [entry[2] for entry in listener.log if entry[0] == "steps"] == [1, 17, 36]  # not 33 and 36
 
 
 def test_a_run_stops_at_the_target(trainer, network):
@@ -283,12 +306,13 @@ def test_a_huge_rate_ends_in_one_line_that_says_where_and_what_to_do(recipe, spl
 
 def test_when_a_run_diverges_the_best_epoch_is_on_disk_even_if_it_was_not_yet_time_to_save(trainer, network, tmp_path):
     other = scripted(trainer, [0.3, 0.6, 0.5, 0.4])
-    epoch, steps = copy.copy(other._epoch), []
+    epoch, ends = copy.copy(other._epoch), []
 
-    def run(state, totals, *rest):
-        state, totals = epoch.run(state, totals, *rest)
-        steps.append(jax.tree.map(np.array, state.params))
-        return state, totals._replace(loss_sum=totals.loss_sum * (jnp.nan if len(steps) == 3 else 1))
+    def run(state, totals, data, order, start, stop):
+        state, totals = epoch.run(state, totals, data, order, start, stop)
+        if stop == 5:
+            ends.append(jax.tree.map(np.array, state.params))
+        return state, totals._replace(loss_sum=totals.loss_sum * (jnp.nan if len(ends) == 3 else 1))
 
     other._epoch = copy.copy(epoch)
     other._epoch.run = run
@@ -300,7 +324,7 @@ def test_when_a_run_diverges_the_best_epoch_is_on_disk_even_if_it_was_not_yet_ti
     like = trainer.run(network()).last
     step, best, meta = folder.best.load({"params": like.params, "extra": like.extra})
     assert (step, meta) == (2, {"epoch": 2, "accuracy": 0.6})
-    jax.tree.map(np.testing.assert_array_equal, best["params"], steps[1])
+    jax.tree.map(np.testing.assert_array_equal, best["params"], ends[1])
     assert [record["epoch"] for record in folder.read_metrics()] == [1, 2, 3]
     last = folder.read_metrics()[-1]
     assert last["train_loss"] is None and (last["event"], last["best_epoch"], last["best_accuracy"]) == (
