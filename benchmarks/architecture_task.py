@@ -16,14 +16,14 @@ import numpy as np
 
 # So small a rate keeps the loss of every fresh network finite; speed does not depend on it.
 RATE, MOMENTUM = 1e-4, 0.9
-_SMALL = 64  # pixels; on CPU a step of larger images takes seconds
+SMALL = 64  # pixels; images below are small ones, of ten classes
 
 
 def steps_a_call(options: dict[str, Any]) -> int:
     """How many training steps cnnlab runs in one dispatch here, where an epoch has more of them."""
     if options["device"] == "gpu":
         return 32
-    return 4 if options["image_size"] < _SMALL else 1
+    return 4 if options["image_size"] < SMALL else 1  # one of larger images takes seconds
 
 
 def make_batch(options: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from architecture_task import SMALL
 from architectures_report import draw_chart, markdown, overview
 from architectures_resume import earlier, environment_facts
 from measure import (
@@ -44,7 +45,6 @@ from cnnlab.models import list_models, model_info, summarize
 SCRIPTS = {"cnnlab": "architectures_jax.py", "torch": "architectures_torch.py"}
 # Images per step, by device, for images below 64 pixels and for larger ones.
 BATCH = {"cpu": (64, 4), "gpu": (1024, 128)}
-SMALL = 64
 LIMIT = 900  # seconds; a contender that needs longer for an answer, its compilation included, has failed
 
 

@@ -36,13 +36,16 @@ def run(channel: Channel) -> None:
     steps = steps_a_call(options)
     copies = (steps - 1) * (images.nbytes + labels.nbytes)  # no part of the memory that a step needs
     data = put_on_device(Split(np.concatenate([images] * steps), np.concatenate([labels] * steps)))
-    images = data.images[: len(images)]
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
 
     epoch = Epoch(cnnlab.make_train_step(tx, jit=False), options["batch_size"])
     compile_seconds = epoch.compile(state, data, None)
+
+    def forward(state: cnnlab.TrainState, images: jax.Array) -> jax.Array:
+        return state.model(to_float(images[: options["batch_size"]]))
+
     start = time.perf_counter()
-    logits = jax.jit(lambda state, images: state.model(to_float(images))).lower(state, images).compile()
+    logits = jax.jit(forward).lower(state, data.images).compile()
     forward_compile_seconds = time.perf_counter() - start
 
     metrics = Metrics.zero()
@@ -53,7 +56,7 @@ def run(channel: Channel) -> None:
         return metrics
 
     forget_peak()
-    forward_pass = Pass(lambda: logits(state, images), jax.block_until_ready, options["seconds"])
+    forward_pass = Pass(lambda: logits(state, data.images), jax.block_until_ready, options["seconds"])
     train_pass = Pass(train, jax.block_until_ready, options["seconds"], steps_a_call=steps)
     device = jax.local_devices()[0]
     channel.answer(ready=True)

@@ -9,12 +9,12 @@ import argparse
 import sys
 from pathlib import Path
 
+from architecture_task import SMALL
 from measure import BenchmarkError, markdown_table, update_page
 
 from cnnlab.models import list_models, model_info, summarize
 
 HEADER = ("network", "images", "parameters", "multiply-adds", "what it is", "source")
-SMALL = 64
 
 
 def main(arguments: list[str] | None = None) -> None:

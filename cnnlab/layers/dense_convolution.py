@@ -36,7 +36,7 @@ Pair = tuple[int, int]
 _NHWC = ("NHWC", "HWIO", "NHWC")
 # XLA gives a convolution to YNNPACK from so many channels on, in or out, and to Eigen below (its `cpu/ynn_support.cc`).
 _CHANNELS_OF_YNNPACK = 17
-_FEWEST_CHANNELS = 8  # with fewer, YNNPACK is no faster than Eigen
+_FEWEST_IN_CHANNELS = 8  # with fewer, YNNPACK is no faster than Eigen
 # YNNPACK takes a second thread only from so many output channels on (measured); Eigen uses all there are.
 _CHANNELS_OF_TWO_THREADS = 128
 # Found by trying batches of 32 to 1024 images of 2 to 32 pixels and 16 to 512 channels on one kind of processor.
@@ -53,7 +53,7 @@ def dense_conv(
     lhs_dilation: Sequence[int] = (1, 1),
     rhs_dilation: Sequence[int] = (1, 1),
 ) -> jax.Array:
-    """Convolve without groups; the value is that of `jax.lax.conv_general_dilated`.
+    """Convolve without groups; the value is that of `jax.lax.conv_general_dilated` where the inputs are finite.
 
     Args:
         inputs: `[batch, height, width, in_channels]`.
@@ -157,7 +157,7 @@ def _gradient_of_kernel(gradient: Any, inputs: Any, kernel: Any, *, options: _Op
 
 def _gradient_of_kernel_on_cpu(gradient: Any, inputs: Any, *, like: Any, options: _Options) -> jax.Array:
     height, width, in_channels, out_channels = like.shape
-    if options.by_one and pairing_pays(gradient.shape[2], out_channels, like.shape, gradient.dtype):
+    if options.by_one and pairing_pays(gradient.shape[2], out_channels, width, gradient.dtype):
         like = like.update(shape=(height, width + 1, in_channels, 2 * out_channels))
         wide = _gradient_of_kernel_on_cpu(pair_columns(gradient), inputs, like=like, options=options.in_pairs())
         return part_kernel(wide)
@@ -213,11 +213,11 @@ def _lower_on_cpu(inputs: Any, kernel: Any, *, options: _Options) -> Any:
     out_height = height + top + bottom - (kernel.shape[0] - 1) * rhs_dilation[0]
     if _threads() == 1:
         width = inputs.shape[2] + sum(sides) - kernel.shape[1] + 1
-        few = _FEWEST_CHANNELS <= in_channels < _CHANNELS_OF_YNNPACK
-        if few and options.by_one and pairing_pays(width, out_channels, kernel.shape, inputs.dtype):
+        few_inputs = _FEWEST_IN_CHANNELS <= in_channels < _CHANNELS_OF_YNNPACK
+        if few_inputs and options.by_one and pairing_pays(width, out_channels, kernel.shape[1], inputs.dtype):
             return part_columns(options.in_pairs().reference(inputs, pair_kernel(kernel)))
         more = _CHANNELS_OF_YNNPACK - out_channels
-        if few and simple and more > 0:
+        if few_inputs and simple and more > 0:
             return options.reference(inputs, jnp.pad(kernel, ((0, 0), (0, 0), (0, 0), (0, more))))[..., :out_channels]
     elif simple and out_height == height and out_channels < _CHANNELS_OF_TWO_THREADS:
         if max(in_channels, out_channels) >= _CHANNELS_OF_YNNPACK:

@@ -8,8 +8,6 @@ operations for a kernel of 3 columns. The gradient of the kernel is the same way
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 
@@ -18,10 +16,10 @@ _FEWEST_CHANNELS, _MOST_CHANNELS = 9, 16
 _FEWEST_COLUMNS = 3  # of the kernel; of a narrower one, too many operations would be added
 
 
-def pairing_pays(width: int, channels: int, kernel_size: Sequence[int], dtype: jnp.dtype) -> bool:
+def pairing_pays(width: int, channels: int, kernel_width: int, dtype: jnp.dtype) -> bool:
     """Whether an output of so many columns and channels is made faster in pairs of columns, by steps of one."""
     few = _FEWEST_CHANNELS <= channels <= _MOST_CHANNELS
-    return few and width % 2 == 0 and kernel_size[1] >= _FEWEST_COLUMNS and dtype == jnp.float32
+    return few and width % 2 == 0 and kernel_width >= _FEWEST_COLUMNS and dtype == jnp.float32
 
 
 def pair_columns(outputs: jax.Array) -> jax.Array:

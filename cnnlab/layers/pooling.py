@@ -19,7 +19,7 @@ Pair = tuple[int, int]
 Window = int | Pair
 Padding = str | Sequence[Pair]
 
-_MOST_SLICES = 16  # along a side of a window; more of them would take long to compile
+_MOST_SLICES = 16  # and phases along a side of a window; more of them would take long to compile
 
 
 def max_pool(images: jax.Array, window: Window, strides: Window | None = None, padding: Padding = "VALID"):
@@ -42,7 +42,7 @@ def max_pool(images: jax.Array, window: Window, strides: Window | None = None, p
     # What a convolution by blocks has made, which has few channels, has the batch as last dimension.
     if window == strides and not any(map(any, pads)) and images.shape[-1] <= MOST_OUT_CHANNELS:
         on_cpu = partial(_max_pool_disjoint, window=window)
-    elif max(window) <= _MOST_SLICES:
+    elif max(*window, *strides) <= _MOST_SLICES:
         on_cpu = partial(_by_slices, window, strides, pads, -jnp.inf, first_maximum_of)
     else:
         return reference(images)
@@ -51,6 +51,9 @@ def max_pool(images: jax.Array, window: Window, strides: Window | None = None, p
 
 def min_pool(images: jax.Array, window: Window, strides: Window | None = None, padding: Padding = "VALID"):
     """Take the minimum of each window: `-max_pool(-images)`. Arguments and result as `max_pool`."""
+    if not jnp.issubdtype(images.dtype, jnp.floating):  # unsigned numbers have no negative ones
+        window, strides = _pair(window), _pair(window if strides is None else strides)
+        return nnx.min_pool(images, window_shape=window, strides=strides, padding=padding)  # pyright: ignore[reportArgumentType]
     return -max_pool(-images, window, strides, padding)
 
 
@@ -73,26 +76,24 @@ def avg_pool(
             where none does.
 
     Returns:
-        `[batch, out_height, out_width, channels]`, of the images' type where that is a floating one.
+        `[batch, out_height, out_width, channels]`, of the images' type, or float32 for integers.
     """
     window, strides = _pair(window), _pair(window if strides is None else strides)
     options: Any = {"window_shape": window, "strides": strides, "padding": padding}
-    floating = jnp.issubdtype(images.dtype, jnp.floating)
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        images = images.astype(jnp.float32)
 
     def reference(images: jax.Array) -> jax.Array:
         mean = nnx.avg_pool(images, **options, count_include_pad=count_include_pad)
-        return mean.astype(images.dtype) if floating else mean  # the counts of pixels are float32
+        return mean.astype(images.dtype)  # the counts of pixels are float32
 
     pads = _pads(images, window, strides, padding)
-    if pads is None or max(window) > _MOST_SLICES:
+    if pads is None or max(*window, *strides) > _MOST_SLICES:
         return reference(images)
-    if count_include_pad:
-        counts = window[0] * window[1]
-    elif all(isinstance(side, int) for side in images.shape[1:3]):
+    counts: Any = window[0] * window[1]
+    if not count_include_pad:
         rows, columns = map(_pixels, images.shape[1:3], window, strides, pads)
         counts = np.outer(rows, columns)[None, ..., None]
-    else:
-        return reference(images)
 
     def on_cpu(images: jax.Array) -> jax.Array:
         return _by_slices(window, strides, pads, 0, _sum_of, images) / jnp.asarray(counts, images.dtype)
@@ -145,8 +146,10 @@ def _pair(value: Window) -> Pair:
 
 
 def _pads(images: jax.Array, window: Pair, strides: Pair, padding: Padding) -> Sequence[Pair] | None:
-    """Padding as numbers; None for what is left to Flax: other types or ranks, and windows that fit nowhere."""
+    """Padding as numbers; None for what is left to Flax: integers, other ranks, symbolic sides, no window that fits."""
     if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
+        return None
+    if not all(isinstance(side, int) for side in images.shape[1:3]):
         return None
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(images.shape[1:3], window, strides, padding)

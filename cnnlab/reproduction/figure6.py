@@ -24,9 +24,7 @@ _ACTIVATIONS = {"relu": "ReLU", "tanh": "tanh"}
 _COLORS = {"relu": BLUE, "tanh": VERMILION}
 _TARGET = 0.75  # accuracy on the training images: 25 % error
 _TIMES = 3.0  # at least so many times faster counts as "several times"
-_START = (
-    0.01  # of the sweeps; at 0.03 the network with ReLU, of which there is no end but the last epoch, may not learn
-)
+_START = 0.01  # of the sweeps; at 0.03 the network with ReLU may not learn, and such a run takes all epochs
 _SEEDS = 4  # of the fastest rate; the first one, which has chosen it, is not judged
 
 _RECIPE = Recipe(

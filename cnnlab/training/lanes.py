@@ -25,6 +25,7 @@ class Lanes:
 
     Attributes:
         state: all states as one (`many_seeds.stack`).
+        steps_per_second: of the last dispatch; 0 before the first.
 
     Raises:
         ValueError: a seed that is there twice, or runs that stand at different steps.
@@ -38,6 +39,7 @@ class Lanes:
         if len({(run.position.epoch, run.position.step) for run in self.live}) > 1:
             raise ValueError("Expected runs that stand at the same step to train at once, got others; do resume each.")
         own = {run.seed: state for run, state in zip(runs, states, strict=True)}
+        self.steps_per_second = 0.0
         self.state = stack([own.get(seed, states[0]) for seed in self.seeds])
         for run in runs:
             run.last = None if run.live else own[run.seed]

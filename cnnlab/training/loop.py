@@ -78,7 +78,6 @@ class Trainer:
         self._rate = learning_rate_schedule(recipe, self._steps)
         step = make_recipe_step(self._tx, recipe, train, self._steps, jit=False)
         self._epoch = Epoch(step, recipe.batch_size, keep_last=keep)
-        self._rate_of_progress = 0.0  # steps per second
 
     def run(
         self,
@@ -157,7 +156,6 @@ class Trainer:
 
     def _run(self, lanes: Lanes, listener: Callback) -> list[Outcome | TrainingDiverged]:
         listener.on_start(self._describe(lanes))
-        self._rate_of_progress = 0.0  # the run before may have had another number of seeds
         interrupted, times = False, SaveTimes()
         with ExitStack() as closing:
             for run in lanes.runs:
@@ -246,14 +244,14 @@ class Trainer:
         totals = lanes.each(lambda run: run.position.totals(), Metrics.zero())
         while position.step < self._steps and not stop.requested:
             start = time.perf_counter()
-            count = max(round(self._rate_of_progress * _SECONDS_BETWEEN_REPORTS), 1)  # the first alone
+            count = max(round(lanes.steps_per_second * _SECONDS_BETWEEN_REPORTS), 1)  # the first alone
             upto = min(position.step + count, self._steps)
             if self._steps - upto < count // 4:
                 upto = self._steps
             lanes.state, totals = self._epoch.run(lanes.state, totals, self._train, order, position.step, upto)
             sums = [np.atleast_1d(value) for value in jax.device_get(totals)]
             seconds = time.perf_counter() - start
-            self._rate_of_progress = (upto - position.step) / max(seconds, 1e-6)
+            lanes.steps_per_second = (upto - position.step) / max(seconds, 1e-6)
             for run in live:
                 loss_sum, correct, images = (value[lanes.lane(run)] for value in sums)
                 run.position.step, run.position.sums = upto, (float(loss_sum), int(correct), int(images))

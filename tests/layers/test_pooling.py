@@ -212,24 +212,40 @@ def test_on_cpu_there_are_neither_windows_nor_inserted_zeros_and_on_cuda_it_is_x
     assert elsewhere in traced.lower(lowering_platforms=("cuda",)).as_text()
 
 
-def test_whole_numbers_have_means_that_are_none() -> None:
-    images = jnp.arange(16, dtype=jnp.int32).reshape(1, 4, 4, 1)
-    found = avg_pool(images, 2)
-    assert found.dtype == jnp.float32
-    np.testing.assert_array_equal(found[0, ..., 0], [[2.5, 4.5], [10.5, 12.5]])
+def test_the_mean_of_integers_is_a_float_and_their_minimum_an_integer() -> None:
+    bright = jnp.full((1, 4, 4, 1), 255, jnp.uint8)  # the sum of four of them is no uint8
+    mean = avg_pool(bright, 2)
+    assert mean.dtype == jnp.float32
+    np.testing.assert_array_equal(mean, np.full((1, 2, 2, 1), 255))
+    numbers = jnp.arange(4, dtype=jnp.uint8).reshape(1, 2, 2, 1)  # 0 among them, of which there is no negative
+    for pool, expected in ((min_pool, 0), (max_pool, 3)):
+        assert pool(numbers, 2).dtype == jnp.uint8 and int(pool(numbers, 2)[0, 0, 0, 0]) == expected
 
 
-@pytest.mark.parametrize("options", [{}, {"count_include_pad": False}], ids=str)
-def test_mean_pooling_of_images_of_a_symbolic_size_is_exported(options: dict[str, bool]) -> None:
-    pool = partial(avg_pool, window=3, strides=2, **options)
-    shape = jax.export.symbolic_shape("b, h, w, 3", constraints=["h >= 3", "w >= 3"])
+@pytest.mark.parametrize(
+    "pool",
+    [
+        partial(max_pool, window=2),
+        partial(max_pool, window=3, strides=2, padding="SAME"),
+        partial(avg_pool, window=3, strides=2),
+        partial(avg_pool, window=3, strides=2, padding="SAME", count_include_pad=False),
+    ],
+    ids=lambda pool: f"{pool.func.__name__} {pool.keywords}",
+)
+@pytest.mark.parametrize("sizes", ["b, h, w, 3", "b, 7, 8, 3"])
+def test_images_of_symbolic_sizes_are_exported(pool: Callable, sizes: str) -> None:
+    shape = jax.export.symbolic_shape(sizes)
     exported = jax.export.export(jax.jit(pool))(jax.ShapeDtypeStruct(shape, jnp.float32))
     images = jnp.asarray(np.random.default_rng(0).standard_normal((2, 7, 8, 3)), jnp.float32)
     np.testing.assert_allclose(exported.call(images), pool(images), rtol=0, atol=MEAN * 4)
 
 
-def test_windows_of_many_pixels_are_pooled() -> None:
-    images = np.random.default_rng(0).standard_normal((1, 20, 20, 3)).astype(np.float32)
+def test_large_windows_and_strides_are_left_to_xla() -> None:
+    images = np.random.default_rng(0).standard_normal((1, 20, 20, 30)).astype(np.float32)
     np.testing.assert_array_equal(max_pool(jnp.asarray(images), 20, 1)[0, 0, 0], images.max((0, 1, 2)))
     mean = images.mean((0, 1, 2), dtype=np.float64)
     np.testing.assert_allclose(avg_pool(jnp.asarray(images), 20)[0, 0, 0], mean, rtol=0, atol=MEAN * 4)
+    for pool in (max_pool, avg_pool):
+        for window, strides in ((17, 1), (2, 17)):
+            traced = jax.jit(partial(pool, window=window, strides=strides)).trace(images)
+            assert "reduce_window" in traced.lower(lowering_platforms=("cpu",)).as_text()

@@ -205,12 +205,8 @@ def test_the_steps_are_reported_in_pieces(trainer, network, monkeypatch):
 def test_after_a_first_step_alone_the_pieces_last_two_seconds_and_a_short_rest_is_no_piece(
     recipe, split, network, monkeypatch
 ):
-    trainer, clock, listener = (
-        Trainer(recipe(epochs=1, batch_size=2), split(72), split(MONITOR), "test"),
-        [0.0],
-        Listener(),
-    )
-    run = trainer._epoch.run
+    trainer = Trainer(recipe(epochs=1, batch_size=2), split(72), split(MONITOR), "test")
+    run, clock, listener = trainer._epoch.run, [0.0], Listener()
 
     def timed(state, totals, data, order, start, stop):
         clock[0] += (stop - start) / 8  # seconds
