@@ -64,7 +64,7 @@ class Figure6(Study):
     source = "thesis, figure 6; Krizhevsky et al. 2012, figure 1"
     shortened = "2,500 training and 1,000 test images, batches of 32, one seed, at most 30 epochs"
     quick_minutes = 7
-    full_time = "about 2.5 hours on two CPU cores (an estimate: some 200 epochs of 42 s)"
+    full_time = "about 70 minutes on two CPU cores with --workers 2"
     figures: ClassVar[Mapping[str, str]] = {
         "curves": "Training error by epoch at the fastest rate of each activation; the dotted line marks 25 %.",
         "sweep": "Epochs to 25 % training error by learning rate. An open triangle is a run that was not there when it "
