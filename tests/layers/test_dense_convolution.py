@@ -18,7 +18,6 @@ from jax import lax
 
 from cnnlab.layers import conv_general_dilated, dense_convolution
 from cnnlab.layers.dense_convolution import _images_of_a_part, dense_conv
-from cnnlab.layers.finished import finished
 
 # Two float32 sums of up to some thousand terms in different order, relative to the largest number of the result.
 FLOAT32 = 1e-5
@@ -299,32 +298,6 @@ def test_the_layer_uses_the_primitive_unless_there_are_groups() -> None:
     assert "dense_conv" in dense and "dense_conv" not in grouped
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_a_finished_array_is_itself_to_the_bit(dtype: Any) -> None:
-    odd = [0.0, -0.0, 1.0, -1e38, 1e38, np.inf, -np.inf, 1e-37, 3.0]
-    for first in (1.0, np.nan):  # a NaN in the first place makes the loop turn
-        x = jnp.asarray([first, *odd], dtype)
-        assert np.asarray(jax.jit(finished)(x)).tobytes() == np.asarray(x).tobytes()
-
-
-def test_finished_arrays_pass_gradients_of_both_modes_on() -> None:
-    x = jnp.arange(1.0, 4.0)
-
-    def f(x: jax.Array) -> jax.Array:
-        return (finished(x) ** 3).sum()
-
-    np.testing.assert_allclose(jax.jit(jax.grad(f))(x), 3 * x**2, rtol=1e-6)
-    np.testing.assert_allclose(jax.jvp(f, (x,), (x,))[1], 3 * (x**3).sum(), rtol=1e-6)
-    np.testing.assert_allclose(jax.jit(jax.hessian(f))(x), np.diag(6 * x), rtol=1e-6)
-    np.testing.assert_allclose(jax.vmap(jax.grad(f))(x[:, None])[:, 0], 3 * x**2, rtol=1e-6)
-
-
-def test_only_cpu_waits_and_gradients_do_not() -> None:
-    gradient = jax.grad(lambda x: (3 * finished(x)).sum())
-    assert "while" in lowered("cpu", finished, (4,)) and "while" not in lowered("cpu", gradient, (4,))
-    assert "while" not in lowered("cuda", finished, (4,))
-
-
 @pytest.mark.parametrize("padding", [((1, 1), (1, 1)), ((0, 2), (3, 0)), ((0, 0), (-1, 2))], ids=str)
 @pytest.mark.parametrize("kernel_size", [(3, 3), (1, 4), (5, 5)], ids=str)
 @pytest.mark.parametrize("batch", [3, 21])  # the second in parts
@@ -404,7 +377,3 @@ def test_a_part_of_the_batch_leaves_a_panel_of_64_channels_in_the_cache() -> Non
     assert _images_of_a_part((128, 8, 8, 64), 2) == 32
     assert _images_of_a_part((128, 224, 224, 64), 4) == 8  # fewer are slow, whatever the cache holds
     assert _images_of_a_part((31, 8, 8, 64), 4) == 31  # not two whole parts: one
-
-
-def test_an_empty_array_is_finished() -> None:
-    assert jax.jit(finished)(jnp.zeros((0, 3))).shape == (0, 3)
