@@ -157,7 +157,7 @@ def _gradient_of_kernel(gradient: Any, inputs: Any, kernel: Any, *, options: _Op
 
 def _gradient_of_kernel_on_cpu(gradient: Any, inputs: Any, *, like: Any, options: _Options) -> jax.Array:
     height, width, in_channels, out_channels = like.shape
-    if options.by_one and pairing_pays(gradient.shape[2], out_channels, width, gradient.dtype):
+    if _threads() == 1 and options.by_one and pairing_pays(gradient.shape[2], out_channels, width, gradient.dtype):
         like = like.update(shape=(height, width + 1, in_channels, 2 * out_channels))
         wide = _gradient_of_kernel_on_cpu(pair_columns(gradient), inputs, like=like, options=options.in_pairs())
         return part_kernel(wide)

@@ -302,8 +302,9 @@ def test_the_layer_uses_the_primitive_unless_there_are_groups() -> None:
 @pytest.mark.parametrize("kernel_size", [(3, 3), (1, 4), (5, 5)], ids=str)
 @pytest.mark.parametrize("batch", [3, 21])  # the second in parts
 def test_a_weight_gradient_by_pairs_of_columns_is_that_of_lax(
-    batch: int, kernel_size: Any, padding: Any, parts_of_two: None
+    batch: int, kernel_size: Any, padding: Any, parts_of_two: None, monkeypatch: Any
 ) -> None:
+    monkeypatch.setattr(dense_convolution, "_threads", lambda: 1)
     width = 8 + kernel_size[1] - 1 - sum(padding[1])  # of 8 columns of the output
     inputs, kernel = normal((batch, 6, width, 3), (*kernel_size, 3, 10))
     gradients = [jax.grad(objective(functools.partial(f, padding=padding)), 1) for f in (ours, with_lax)]
