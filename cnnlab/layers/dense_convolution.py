@@ -204,7 +204,7 @@ def _lower_on_cpu(inputs: Any, kernel: Any, *, options: _Options) -> Any:
     """Bring about the choice between XLA's two libraries that is faster with the threads of this process.
 
     XLA chooses by the numbers of channels alone. With one thread YNNPACK is the faster one; where there are few output
-    channels, pairs of columns get it, or one more channel. With more threads Eigen is, as long as YNNPACK uses only one
+    channels, pairs of columns get it, or more channels. With more threads Eigen is, as long as YNNPACK uses only one
     of them; and since XLA keeps YNNPACK from convolutions that make images larger, one more row of padding gets Eigen.
     """
     height, in_channels, out_channels = inputs.shape[1], *kernel.shape[2:]

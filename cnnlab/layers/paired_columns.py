@@ -1,6 +1,6 @@
 """On one thread, convolutions to few channels as such to twice as many: two neighbouring columns of the output at once.
 
-YNNPACK, one of XLA's libraries for CPU, takes 32 output channels at nearly twice the rate of 16. Two columns of 16
+YNNPACK, one of XLA's libraries for CPU, is much slower with 16 output channels than with 32. Two columns of 16
 channels lie in memory as one of 32, and a convolution makes them with a kernel that is one column wider and holds the
 filters twice, the second time one column further to the right; the step along the rows is two. That takes 4 / 3 of the
 operations for a kernel of 3 columns. The gradient of the kernel goes the same way back. With more threads Eigen, XLA's
