@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 from contender import Channel
 
 if __name__ == "__main__":  # binds the process to its CPUs: before JAX starts its threads
     CHANNEL = Channel()
+    os.environ["CNNLAB_ONEDNN"] = "1" if CHANNEL.options.get("onednn") else "0"
 
 import math
 import time

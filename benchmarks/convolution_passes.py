@@ -1,10 +1,11 @@
-"""Speed of the three passes of a 3x3 convolution: cnnlab, `jax.lax` and PyTorch, beside a matrix product.
+"""Speed of the three passes of a 3x3 convolution: cnnlab, its trial of oneDNN, `jax.lax` and PyTorch.
 
     python benchmarks/convolution_passes.py                 # about 3 minutes on two cores
     python benchmarks/convolution_passes.py --threads 1
 
 For each shape: forward, gradient of the inputs, gradient of the kernel, in GFLOP/s (two per multiply-add, padding
-counted), float32, NHWC in JAX, channels-last in PyTorch. It shows which pass of which layer holds a network back.
+counted), float32, NHWC in JAX, channels-last in PyTorch, beside the rate of a matrix product. It shows which pass of
+which layer holds a network back.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from measure import (
 SHAPES = ((128, 32, 3, 16), (128, 32, 16, 16), (128, 16, 32, 32), (128, 8, 64, 64))
 SHAPES += ((32, 32, 64, 64), (32, 16, 128, 128), (32, 8, 256, 256), (32, 4, 512, 512), (1024, 15, 64, 256))
 PASSES = ("forward", "inputs", "kernel")
-SIDES = {"cnnlab": "convolution_passes_jax.py", "lax": "convolution_passes_jax.py"}
+SIDES = dict.fromkeys(("cnnlab", "oneDNN", "lax"), "convolution_passes_jax.py")  # oneDNN: with CNNLAB_ONEDNN=1
 TORCH = {"torch": "convolution_passes_torch.py"}
 
 

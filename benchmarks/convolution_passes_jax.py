@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 from contender import Channel
 
 if __name__ == "__main__":  # binds the process to its CPUs: before JAX starts its threads
     CHANNEL = Channel()
+    os.environ["CNNLAB_ONEDNN"] = "1" if CHANNEL.options["side"] == "oneDNN" else "0"
 
 import time
 from collections.abc import Callable
@@ -32,7 +35,7 @@ def seconds_of(function: Callable[..., Any], *arrays: jax.Array) -> float:
 
 def run(channel: Channel) -> None:
     """Compile all passes, then time each at every request."""
-    function = conv_general_dilated if channel.options["side"] == "cnnlab" else lax.conv_general_dilated
+    function = lax.conv_general_dilated if channel.options["side"] == "lax" else conv_general_dilated
     numbers = ("NHWC", "HWIO", "NHWC")
     conv = partial(function, padding=((1, 1), (1, 1)), dimension_numbers=numbers)
 

@@ -27,20 +27,20 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jax.sharding import AxisType
 
+from .convolution_options import ConvolutionOptions
 from .finished import finished, several_devices
+from .onednn import onednn_convolution
 from .paired_columns import pair_columns, pair_kernel, pairing_pays, part_columns, part_kernel
 
-Pads = tuple[tuple[int, int], tuple[int, int]]
-Pair = tuple[int, int]
-
-_NHWC = ("NHWC", "HWIO", "NHWC")
 # XLA gives a convolution to YNNPACK from so many channels on, in or out, and to Eigen below (its `cpu/ynn_support.cc`).
 _CHANNELS_OF_YNNPACK = 17
 _FEWEST_IN_CHANNELS = 8  # with fewer, YNNPACK is no faster than Eigen
 # YNNPACK takes a second thread only from so many output channels on (measured); Eigen uses all there are.
 _CHANNELS_OF_TWO_THREADS = 128
 # Found by trying batches of 32 to 1024 images of 2 to 32 pixels and 16 to 512 channels on one kind of processor.
-_CHANNELS_OF_A_PANEL, _BYTES_OF_A_PANEL, _FEWEST_IMAGES = 64, 2**18, 8
+_CHANNELS_OF_A_PANEL = 64
+# By form of the weight gradient: bytes of a panel that leave room in a core's second cache, and the fewest images.
+_PANELS = {"plain": (2**18, 8), "folded": (2**17, 8), "folded, oneDNN": (2**19, 16)}
 _MOST_KERNELS = 32  # of a `vmap` stand side by side in the program; more of them are a loop
 
 
@@ -66,13 +66,13 @@ def dense_conv(
     Returns:
         `[batch, out_height, out_width, out_channels]`.
     """
-    options = _Options((tuple(strides), tuple(map(tuple, padding)), tuple(lhs_dilation), tuple(rhs_dilation)))
+    options = ConvolutionOptions((tuple(strides), tuple(map(tuple, padding)), tuple(lhs_dilation), tuple(rhs_dilation)))
     if not _is_plain(inputs, kernel, options):
         return options.reference(inputs, kernel)
-    return _conv_p.bind(inputs, kernel, options=options)
+    return _conv_p.bind(inputs, kernel, options=options, kernel_order=(0, 1, 2, 3))
 
 
-def _is_plain(inputs: jax.Array, kernel: jax.Array, options: _Options) -> bool:
+def _is_plain(inputs: jax.Array, kernel: jax.Array, options: ConvolutionOptions) -> bool:
     """Whether the primitive may take over, which knows neither symbolic nor empty shapes, nor more than lax's defaults.
 
     Arrays whose types name axes of a mesh (in `shard_map`, or under explicit sharding) and a matrix product precision
@@ -88,55 +88,20 @@ def _is_plain(inputs: jax.Array, kernel: jax.Array, options: _Options) -> bool:
     return bool(min(jax.eval_shape(options.reference, inputs, kernel).shape))
 
 
-class _Options(tuple):
-    """Strides, padding and the two dilations of a convolution, hashable."""
-
-    __slots__ = ()
-
-    def reference(self, inputs: Any, kernel: Any) -> Any:
-        """JAX's own convolution."""
-        strides, padding, lhs_dilation, rhs_dilation = self
-        return lax.conv_general_dilated(
-            inputs, kernel, strides, padding, lhs_dilation, rhs_dilation, dimension_numbers=_NHWC
-        )
-
-    @property
-    def by_one(self) -> bool:
-        """Whether the window moves by one pixel, and neither inputs nor kernel are dilated."""
-        strides, _, lhs_dilation, rhs_dilation = self
-        return strides == lhs_dilation == rhs_dilation == (1, 1)
-
-    def in_pairs(self) -> _Options:
-        """Options of the convolution that makes pairs of columns (`paired_columns.py`)."""
-        return _Options(((1, 2), *self[1:]))
-
-    def of_inputs(self, out_size: Pair, in_size: Pair, kernel_size: Pair) -> _Options:
-        """Options of the convolution of the output's gradient with the turned kernel that gives that of the inputs."""
-        strides, _, lhs_dilation, rhs_dilation = self
-        pads = []
-        for out, size, k, s, (low, _), a, d in zip(out_size, in_size, kernel_size, *self, strict=True):
-            before = (k - 1) * d - low
-            pads.append((before, (size - 1) * a + (k - 1) * d + 1 - ((out - 1) * s + 1) - before))
-        return _Options((lhs_dilation, tuple(pads), strides, rhs_dilation))
-
-    def of_kernel(self, out_size: Pair, in_size: Pair, kernel_size: Pair) -> _Options:
-        """Options of the convolution of the inputs with the gradient of the output that gives that of the kernel."""
-        strides, _, lhs_dilation, rhs_dilation = self
-        pads = []
-        for out, size, k, s, (low, _), a, d in zip(out_size, in_size, kernel_size, *self, strict=True):
-            pads.append((low, (k - 1) * d + (out - 1) * s + 1 - ((size - 1) * a + 1) - low))
-        return _Options((rhs_dilation, tuple(pads), lhs_dilation, strides))
-
-
 _conv_p = Primitive("dense_conv")
 
 
-def _gradient_of_inputs(gradient: Any, inputs: Any, kernel: Any, *, options: _Options) -> Any:
+def _gradient_of_inputs(
+    gradient: Any, inputs: Any, kernel: Any, *, options: ConvolutionOptions, kernel_order: Any
+) -> Any:
     shape = inputs.aval.shape
     own = options.of_inputs(gradient.shape[1:3], shape[1:3], kernel.shape[:2])
 
     def on_cpu(gradient: jax.Array, kernel: jax.Array) -> jax.Array:
-        return _conv_p.bind(gradient, kernel[::-1, ::-1].transpose(0, 1, 3, 2), options=own)
+        pixels = kernel.reshape(-1, *kernel.shape[2:])
+        turned = jnp.take(pixels, jnp.arange(len(pixels) - 1, -1, -1), axis=0, mode="clip")  # faster than `[::-1]`
+        turned = turned.reshape(kernel.shape).transpose(0, 1, 3, 2)
+        return _conv_p.bind(gradient, turned, options=own, kernel_order=(0, 1, 3, 2))
 
     def elsewhere(gradient: jax.Array, kernel: jax.Array) -> jax.Array:
         like = jax.ShapeDtypeStruct(shape, inputs.aval.dtype)
@@ -145,7 +110,9 @@ def _gradient_of_inputs(gradient: Any, inputs: Any, kernel: Any, *, options: _Op
     return lax.platform_dependent(gradient, kernel, cpu=on_cpu, default=elsewhere)
 
 
-def _gradient_of_kernel(gradient: Any, inputs: Any, kernel: Any, *, options: _Options) -> Any:
+def _gradient_of_kernel(
+    gradient: Any, inputs: Any, kernel: Any, *, options: ConvolutionOptions, kernel_order: Any
+) -> Any:
     like = jax.ShapeDtypeStruct(kernel.aval.shape, kernel.aval.dtype)
 
     def elsewhere(gradient: jax.Array, inputs: jax.Array) -> jax.Array:
@@ -155,21 +122,29 @@ def _gradient_of_kernel(gradient: Any, inputs: Any, kernel: Any, *, options: _Op
     return lax.platform_dependent(gradient, inputs, cpu=on_cpu, default=elsewhere)
 
 
-def _gradient_of_kernel_on_cpu(gradient: Any, inputs: Any, *, like: Any, options: _Options) -> jax.Array:
+def _gradient_of_kernel_on_cpu(gradient: Any, inputs: Any, *, like: Any, options: ConvolutionOptions) -> jax.Array:
     height, width, in_channels, out_channels = like.shape
-    if _threads() == 1 and options.by_one and pairing_pays(gradient.shape[2], out_channels, width, gradient.dtype):
+    own = options.of_kernel(gradient.shape[1:3], inputs.shape[1:3], like.shape[:2])
+    form = _form_of_weight_gradient(inputs.shape, gradient.shape, own, like.dtype)
+    pairs = _threads() == 1 and options.by_one and pairing_pays(gradient.shape[2], out_channels, width, gradient.dtype)
+    if pairs and form == "plain":
         like = like.update(shape=(height, width + 1, in_channels, 2 * out_channels))
         wide = _gradient_of_kernel_on_cpu(pair_columns(gradient), inputs, like=like, options=options.in_pairs())
         return part_kernel(wide)
-    own = options.of_kernel(gradient.shape[1:3], inputs.shape[1:3], like.shape[:2])
 
     def of_part(gradient: jax.Array, inputs: jax.Array) -> jax.Array:
-        images, window = inputs.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3)  # batch is what is summed over
-        return _conv_p.bind(images, window, options=own)  # [in_channels, kernel_height, kernel_width, out_channels]
+        window = gradient.transpose(1, 2, 0, 3)  # the batch is what is summed over
+        if form == "plain":
+            images = inputs.transpose(3, 1, 2, 0)
+            return _conv_p.bind(images, window, options=own, kernel_order=(2, 0, 1, 3)).transpose(1, 2, 0, 3)
+        spread, folded = own.folded(in_channels)
+        images = inputs if spread is None else lax.pad(inputs, jnp.zeros((), inputs.dtype), spread)
+        images = images.reshape(*images.shape[:2], -1).transpose(1, 2, 0)[None]
+        return _conv_p.bind(images, window, options=folded, kernel_order=(2, 0, 1, 3)).reshape(like.shape)
 
-    batch, size = gradient.shape[0], _images_of_a_part(gradient.shape, gradient.dtype.itemsize)
+    batch, size = gradient.shape[0], _images_of_a_part(gradient.shape, gradient.dtype.itemsize, form)
     if size == batch:
-        return of_part(finished(gradient), finished(inputs)).transpose(1, 2, 0, 3)
+        return of_part(finished(gradient), finished(inputs))
 
     type_of_sum = jnp.promote_types(like.dtype, jnp.float32)
 
@@ -180,33 +155,60 @@ def _gradient_of_kernel_on_cpu(gradient: Any, inputs: Any, *, like: Any, options
     if rest:
         total = of_part(*(finished(x[batch - rest :]) for x in (gradient, inputs))).astype(type_of_sum)
     else:
-        total = jnp.zeros((in_channels, height, width, out_channels), type_of_sum)
-    total = lax.fori_loop(0, batch // size, add_part, total)
-    return total.transpose(1, 2, 0, 3).astype(like.dtype)
+        total = jnp.zeros(like.shape, type_of_sum)
+    return lax.fori_loop(0, batch // size, add_part, total).astype(like.dtype)
 
 
-def _images_of_a_part(shape: Sequence[int], itemsize: int) -> int:
+def _form_of_weight_gradient(
+    input_shape: Sequence[int], shape: Sequence[int], options: ConvolutionOptions, dtype: Any
+) -> str:
+    """Whether the channels of the inputs are folded into their width, by the shapes of inputs and gradient."""
+    if not options.foldable or several_devices():
+        return "plain"
+    batch = min(shape[0], _PANELS["folded, oneDNN"][1])
+    if options.folded_by_onednn((batch, *input_shape[1:]), (*shape[1:3], batch, shape[3]), dtype):
+        return "folded, oneDNN"
+    few = _CHANNELS_OF_YNNPACK <= shape[3] < _CHANNELS_OF_TWO_THREADS
+    return "folded" if few and dtype == jnp.float32 else "plain"
+
+
+def _images_of_a_part(shape: Sequence[int], itemsize: int, form: str) -> int:
     """How many images' gradients `[batch, height, width, channels]` a weight gradient takes at a time on CPU.
 
-    They are the kernel of that convolution, of which YNNPACK goes through a panel of 64 channels again and again. So a
-    part is as large as leaves a panel in a core's second cache (docs/performance.md). Where several devices have a
+    They are the kernel of that convolution, of which a library goes through a panel of 64 channels again and again. So
+    a part is as large as leaves a panel in a core's second cache (docs/performance.md). Where several devices have a
     share of the batch each, a loop over all of it would bring the shares together again; it stays whole.
     """
     batch, height, width, channels = shape
     if several_devices():
         return batch
+    most, fewest = _PANELS[form]
     panel = height * width * min(channels, _CHANNELS_OF_A_PANEL) * itemsize
-    size = 2 ** round(math.log2(max(_BYTES_OF_A_PANEL / panel, _FEWEST_IMAGES)))
+    size = 2 ** round(math.log2(max(most / panel, fewest)))
     return batch if batch < 2 * size else size
 
 
-def _lower_on_cpu(inputs: Any, kernel: Any, *, options: _Options) -> Any:
-    """Bring about the choice between XLA's two libraries that is faster with the threads of this process.
+def _lower_on_cpu(context: Any, inputs: Any, kernel: Any, **options: Any) -> Any:
+    exported = context.module_context.lowering_parameters.for_export  # such a program has to run elsewhere too
+    rule = partial(_on_cpu, may_be_onednn=not exported)
+    return mlir.lower_fun(rule, multiple_results=False)(context, inputs, kernel, **options)
 
-    XLA chooses by the numbers of channels alone. With one thread YNNPACK is the faster one; where there are few output
-    channels, pairs of columns get it, or more channels. With more threads Eigen is, as long as YNNPACK uses only one
-    of them; and since XLA keeps YNNPACK from convolutions that make images larger, one more row of padding gets Eigen.
+
+def _on_cpu(inputs: Any, kernel: Any, *, options: ConvolutionOptions, kernel_order: Any, may_be_onednn: bool) -> Any:
+    """Bring about the choice among the libraries within XLA that is the fastest with the threads of this process.
+
+    That is oneDNN where it may be used. Else XLA chooses by the numbers of channels alone. With one thread YNNPACK is
+    the faster one; where there are few output channels, pairs of columns get it, or more channels. With more threads
+    Eigen is, as long as YNNPACK uses only one of them; and since XLA keeps YNNPACK from convolutions that make images
+    larger, one more row of padding gets Eigen.
     """
+    if may_be_onednn and options.by_onednn(inputs.shape, kernel.shape, inputs.dtype):
+        pads, (strides, padding, _, dilation) = options.with_padded_inputs()
+        if pads is not None:
+            inputs = lax.pad(inputs, jnp.zeros((), inputs.dtype), pads)
+        return onednn_convolution(
+            inputs, kernel, strides=strides, padding=padding, dilation=dilation, kernel_order=kernel_order
+        )
     height, in_channels, out_channels = inputs.shape[1], *kernel.shape[2:]
     strides, ((top, bottom), sides), lhs_dilation, rhs_dilation = options
     simple = strides == lhs_dilation == (1, 1) and kernel.shape[:2] != (1, 1) and inputs.dtype == jnp.float32
@@ -221,7 +223,7 @@ def _lower_on_cpu(inputs: Any, kernel: Any, *, options: _Options) -> Any:
             return options.reference(inputs, jnp.pad(kernel, ((0, 0), (0, 0), (0, 0), (0, more))))[..., :out_channels]
     elif simple and out_height == height and out_channels < _CHANNELS_OF_TWO_THREADS:
         if max(in_channels, out_channels) >= _CHANNELS_OF_YNNPACK:
-            larger = _Options((strides, ((top, bottom + 1), sides), lhs_dilation, rhs_dilation))
+            larger = ConvolutionOptions((strides, ((top, bottom + 1), sides), lhs_dilation, rhs_dilation))
             return larger.reference(inputs, kernel)[:, :height]
     return options.reference(inputs, kernel)
 
@@ -232,7 +234,7 @@ def _threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _batched(arrays: Sequence[Any], axes: Sequence[Any], *, options: _Options) -> tuple[Any, int]:
+def _batched(arrays: Sequence[Any], axes: Sequence[Any], **options: Any) -> tuple[Any, int]:
     """Under `vmap` over images alone, the batches are one.
 
     Over kernels it is a convolution each on CPU, where XLA's grouped convolution has no fast gradients, and JAX's rule,
@@ -242,7 +244,7 @@ def _batched(arrays: Sequence[Any], axes: Sequence[Any], *, options: _Options) -
     axis, kernel_axis = axes
     if kernel_axis is None:
         inputs = jnp.moveaxis(inputs, axis, 0)
-        y = _conv_p.bind(inputs.reshape(-1, *inputs.shape[2:]), kernel, options=options)
+        y = _conv_p.bind(inputs.reshape(-1, *inputs.shape[2:]), kernel, **options)
         return y.reshape(*inputs.shape[:2], *y.shape[1:]), 0
 
     def on_cpu(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -251,23 +253,25 @@ def _batched(arrays: Sequence[Any], axes: Sequence[Any], *, options: _Options) -
         if axis is None:
             pairs[0] = jnp.broadcast_to(pairs[0][None], (count, *pairs[0].shape))
         if count > _MOST_KERNELS:
-            return lax.map(lambda pair: _conv_p.bind(*pair, options=options), tuple(pairs))
-        return jnp.stack([_conv_p.bind(x, w, options=options) for x, w in zip(*pairs, strict=True)])
+            return lax.map(lambda pair: _conv_p.bind(*pair, **options), tuple(pairs))
+        return jnp.stack([_conv_p.bind(x, w, **options) for x, w in zip(*pairs, strict=True)])
 
-    elsewhere = jax.vmap(options.reference, tuple(axes))
+    elsewhere = jax.vmap(options["options"].reference, tuple(axes))
     return lax.platform_dependent(inputs, kernel, cpu=on_cpu, default=elsewhere), 0
 
 
-def _abstract(inputs: Any, kernel: Any, *, options: _Options) -> Any:
+def _abstract(inputs: Any, kernel: Any, *, options: ConvolutionOptions, **_: Any) -> Any:
     out = jax.eval_shape(options.reference, *(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (inputs, kernel)))
     return inputs.update(shape=out.shape, dtype=out.dtype)
 
 
-_conv_p.def_impl(partial(jax.jit, static_argnames="options")(partial(_conv_p.bind)))
+def _elsewhere(inputs: Any, kernel: Any, *, options: ConvolutionOptions, **_: Any) -> Any:
+    return options.reference(inputs, kernel)
+
+
+_conv_p.def_impl(partial(jax.jit, static_argnames=("options", "kernel_order"))(partial(_conv_p.bind)))
 _conv_p.def_abstract_eval(_abstract)
 ad.defbilinear(_conv_p, _gradient_of_inputs, _gradient_of_kernel)
 batching.primitive_batchers[_conv_p] = _batched
-mlir.register_lowering(
-    _conv_p, mlir.lower_fun(lambda x, w, *, options: options.reference(x, w), multiple_results=False)
-)
-mlir.register_lowering(_conv_p, mlir.lower_fun(_lower_on_cpu, multiple_results=False), platform="cpu")
+mlir.register_lowering(_conv_p, mlir.lower_fun(_elsewhere, multiple_results=False))
+mlir.register_lowering(_conv_p, _lower_on_cpu, platform="cpu")

@@ -33,10 +33,10 @@ def test_bad_options_of_dispatch_are_one_line(room, arguments, message):
 def test_every_pass_of_both_sides_is_timed_on_tiny_shapes(room):
     passes = room("convolution_passes")
     found = passes.measure(passes.SIDES, 1, 1, ((2, 4, 3, 2),))
-    assert set(found["product_gflops"]) == {"cnnlab", "lax"}
+    assert set(found["product_gflops"]) == {"cnnlab", "oneDNN", "lax"}
     (entry,) = found["passes"]
     assert entry["shape"] == [2, 4, 3, 2]
-    for side in ("cnnlab", "lax"):
+    for side in ("cnnlab", "oneDNN", "lax"):
         assert all(entry["gflops"][side][way]["min"] > 0 for way in passes.PASSES)
     lines = passes.report(found).splitlines()
     assert lines[2].startswith("2 x 4 px, 3 to 2") and lines[-1].startswith("matrix product")
