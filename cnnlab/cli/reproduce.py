@@ -35,7 +35,7 @@ def reproduce(
         quick: the small version, for minutes on a laptop.
         epochs: shorten every schedule to so many epochs, in its shape.
         rows: train these rows alone.
-        seeds: plan at most so many seeds of each row.
+        seeds: train at most so many seeds of each row.
         workers: processes at a time, each on a core of its own; for small networks on CPUs.
         out: the folder of the runs and results; without it, one in runs/reproduce/.
         docs: put the results into this documentation folder as well.

@@ -94,8 +94,8 @@ class AlexNetStudy(Study):
     full_time = "15 runs, about half an hour on an H100 (an estimate from multiply-adds)"
     figures = {
         "accuracies": "Test accuracy by row and seed",
-        "curves": "Error by epoch: on held-out images (solid), and on training images as they are trained on, with "
-        "dropout and augmentation (dotted)",
+        "curves": "Error by epoch: on held-out images at its end, and on training images as they are trained on, with "
+        "dropout and augmentation, at its middle",
     }
 
     def rows(self, results: Results) -> Sequence[Row]:
@@ -133,7 +133,10 @@ class AlexNetStudy(Study):
             ("against over-fitting", [_ALL, "no-dropout", "no-augmentation"]),
             ("response normalisation, and none", [_ALL, "no-lrn", "none"]),
         ]
-        curves = [("accuracy", "-"), ("train_accuracy", ":")]
+        curves = [
+            ("accuracy", "-", "held-out images"),
+            ("train_accuracy", ":", "training images, as trained on"),
+        ]
         return {
             "accuracies": plot_dots(rows, "test_accuracy", label),
             "curves": plot_curves(results, panels, curves, "error, %"),

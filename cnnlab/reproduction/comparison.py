@@ -14,8 +14,8 @@ from .study import Verdict
 _LEVEL = 0.05
 WELCH = "Welch's t test, two-sided at 5 %"
 OPEN = (
-    "with a run missing or diverged, with a single run, in the quick version, and where shortened schedules would "
-    "refute"
+    "with a planned run (of a shortened version, one asked for) missing or diverged, with a single run, in the quick "
+    "version, and where shortened schedules would refute"
 )
 """When every rule leaves a claim undecided."""
 
@@ -67,9 +67,15 @@ class Difference:
         return f", p = {self.p:.2g}" if self.p >= 0.001 else ", p < 0.001"
 
 
-def enough(row: RowResults, values: Sequence[float]) -> bool:
-    """Whether every planned run of a row has a value, and there are two at least."""
-    return len(values) >= max(2, row.planned_seeds)
+def enough(results: Results, row: RowResults, values: Sequence[float]) -> bool:
+    """Whether a row can be judged: every run that it takes is there, each that is there has a value, and two have.
+
+    Args:
+        results: of the version. In full length it takes all runs that the study plans, shortened those asked for.
+        row: of the version.
+        values: of its runs, one for each that has one.
+    """
+    return not row.lacking(results.judged_seeds(row)) and len(values) == len(row.runs) >= 2
 
 
 def allowed(results: Results, held: bool | None) -> bool | None:
@@ -119,5 +125,6 @@ def judge_higher(
     difference, held = Difference.of(*found), None
     if difference is not None:
         measured += f": {difference} points{difference.chance}"
-        held = difference.positive if all(map(enough, rows, found)) else None
+        whole = all(enough(results, row, shares) for row, shares in zip(rows, found, strict=True))
+        held = difference.positive if whole else None
     return settle(results, claim, rule, measured, held)

@@ -92,7 +92,7 @@ class Figure3(Study):
     shortened = "two seeds instead of five"
     quick_minutes = 1.0
     full_time = "20 runs, about a minute on two CPU cores"
-    figures = {"regions": "Decision regions of a network of each row, with the test points"}
+    figures = {"regions": "Decision regions of one network of each row, that of the first seed, with the test points"}
 
     def rows(self, results: Results) -> Sequence[Row]:
         """Return four rows that differ in activation and depth."""
@@ -225,7 +225,7 @@ def _judge_sigmoid(results: Results) -> Verdict:
     (row,) = results.finished("sigmoid") or [None]
     if row is None:
         return Verdict(claim, rule)
-    held = row.mean("test_accuracy") >= _FITS if enough(row, _tested(row)) else None
+    held = row.mean("test_accuracy") >= _FITS if enough(results, row, _tested(row)) else None
     return settle(results, claim, rule, row_cell(row, _tested(row)), held)
 
 
@@ -240,7 +240,7 @@ def _judge_linear(results: Results) -> Verdict:
         return Verdict(claim, rule, afterwards=True)
     cells = [f"{row.row} {row_cell(row, _tested(row))}" for row in rows]
     measured, held = f"{', '.join(cells)}; the line {100 * line:.2f} %", None
-    if all(enough(row, _tested(row)) for row in rows):
+    if all(enough(results, row, _tested(row)) for row in rows):
         held = max(row.mean("test_accuracy") for row in rows) <= line + _SLACK
     return replace(settle(results, claim, rule, measured, held), afterwards=True)
 
@@ -259,7 +259,7 @@ def _judge_lines(results: Results) -> Verdict:
         return Verdict(claim, rule)
     measured = f"straight: {sum(lines)} of {len(lines)} linear networks, {sum(curves)} of {len(curves)} with sigmoids"
     held = all(lines) and not any(curves)
-    whole = len(rows) > len(_LINEAR) and all(enough(row, _straight(row)) for row in rows)
+    whole = len(rows) > len(_LINEAR) and all(enough(results, row, _straight(row)) for row in rows)
     unsure = not whole or (results.epochs is not None and any(curves))
     return Verdict.of(claim, rule, measured, None if unsure and all(lines) else held)
 
@@ -269,7 +269,7 @@ def _draw_regions(panels: Sequence[tuple[RowResults, list[str]]], points: Mappin
 
     x, y, label = (np.array(points[key]) for key in ("x", "y", "label"))
     with drawing_style():
-        figure = new_figure(2.9 * len(panels), 3.2)
+        figure = new_figure(2.9 * len(panels), 3.4)
         for axes, (row, regions) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
             grid = np.array([[int(digit) for digit in line] for line in regions])
             axes.imshow(grid, origin="lower", extent=(0, 256, 0, 256), cmap=ListedColormap([BLUE, VERMILION]), vmin=0,
@@ -277,7 +277,7 @@ def _draw_regions(panels: Sequence[tuple[RowResults, list[str]]], points: Mappin
             for number, color in enumerate((BLUE, VERMILION)):
                 axes.plot(x[label == number], y[label == number], ".", color=color, markersize=3)
             axes.set_title(row.row)
-            axes.set_xlabel(row_cell(row, _tested(row)))
+            axes.set_xlabel(f"test accuracy, mean (n seeds):\n{row_cell(row, _tested(row))}")
             axes.set_xticks([])
             axes.set_yticks([])
         return figure

@@ -10,8 +10,8 @@ from cnnlab.report.style import BLUE, SOFT, VERMILION, drawing_style, new_figure
 from cnnlab.training import Recipe
 
 from .cells import percent, spread
-from .comparison import OPEN, WELCH, Difference, settle
-from .drawing import plot_curves
+from .comparison import OPEN, WELCH, Difference, enough, settle
+from .drawing import draw_errors
 from .rate_sweep import Sweep, epochs_to, sweep
 from .results import Results, RowResults
 from .study import Row, Study, Table, Verdict
@@ -25,6 +25,7 @@ _COLORS = {"relu": BLUE, "tanh": VERMILION}
 _TARGET = 0.75  # accuracy on the training images: 25 % error
 _TIMES = 3.0  # at least so many times faster counts as "several times"
 _START = 0.01  # of the sweeps; at 0.03 the network with ReLU may not learn, and such a run takes all epochs
+_CHOSE = "seed 0, which chose the rate"
 _SEEDS = 4  # of the fastest rate; the first one, which has chosen it, is not judged
 
 _RECIPE = Recipe(
@@ -66,9 +67,11 @@ class Figure6(Study):
     quick_minutes = 7
     full_time = "about 70 minutes on two CPU cores with --workers 2"
     figures: ClassVar[Mapping[str, str]] = {
-        "curves": "Training error by epoch at the fastest rate of each activation; the dotted line marks 25 %.",
-        "sweep": "Epochs to 25 % training error by learning rate. An open triangle is a run that was not there when it "
-        "ended, a cross at the top one that diverged.",
+        "curves": "Training error at the fastest rate of each activation; counted during an epoch, it stands at its "
+        "middle. Dashed is a seed 0 that does not count, since it chose the rate.",
+        "sweep": "Epochs to 25 % training error by learning rate, the line through the means. An open circle is a seed "
+        "0 that does not count, since it chose the rate; an open triangle is a run that was not there when it ended, a "
+        "cross at the top one that diverged.",
     }
 
     def rows(self, results: Results) -> list[Row]:
@@ -100,8 +103,8 @@ class Figure6(Study):
         sweeps = {activation: _sweep(results, activation) for activation in _ACTIVATIONS}
         if not all(found.over for found in sweeps.values()):
             return [Verdict(claim, rule)]
-        fastest = {a: _found(results, _row_name(a, sweeps[a].best)).runs for a in _ACTIVATIONS}
-        runs = {activation: _judged(found) for activation, found in fastest.items()}
+        fastest = {a: _found(results, _row_name(a, sweeps[a].best)) for a in _ACTIVATIONS}
+        runs = {activation: _judged(row.runs) for activation, row in fastest.items()}
         measured = "; ".join(
             f"{name} at {sweeps[a].best:g}: {_epochs_cell(runs[a])}" for a, name in _ACTIVATIONS.items()
         )
@@ -113,18 +116,14 @@ class Figure6(Study):
         difference, held = Difference.of(tanh, [_TIMES * epochs for epochs in relu]), None
         if difference is not None and difference.p is not None:
             measured += f"; against {_TIMES:g} times{difference.chance}"
-            if all(_can_tell(fastest[a], sweeps[a]) for a in _ACTIVATIONS):
+            if all(_can_tell(results, fastest[a], sweeps[a]) for a in _ACTIVATIONS):
                 held = difference.positive or (None if bounded else difference.positive)
         return [settle(results, claim, rule, measured, held)]
 
     def draw(self, results: Results) -> dict[str, Figure]:
-        names = [_row_name(a, s.best) for a in _ACTIVATIONS if (s := _sweep(results, a)).best is not None]
-        if not names:
+        if all(_sweep(results, activation).best is None for activation in _ACTIVATIONS):
             return {}
-        title = "At the fastest rate of each activation"
-        curves = plot_curves(results, [(title, names)], [("train_accuracy", "-")], "training error during the epoch, %")
-        curves.axes[0].axhline(100 * (1 - _TARGET), color=SOFT, linewidth=1.0, linestyle=":")
-        return {"curves": curves, "sweep": _plot_sweep(results)}
+        return {"curves": _plot_curves(results), "sweep": _plot_sweep(results)}
 
 
 def _rows(results: Results, activation: str) -> list[Row]:
@@ -180,14 +179,20 @@ def _at_least(run: Mapping[str, Any]) -> float:
     return run["epochs"] - 0.5 if epochs is None else epochs
 
 
-def _judged(runs: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+def _judged(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The runs that did not choose a rate, if there are any."""
-    return [run for run in runs if run["seed"] > 0] or runs
+    return [run for run in runs if run["seed"] > 0] or [*runs]
 
 
-def _can_tell(runs: Sequence[Mapping[str, Any]], found: Sweep) -> bool:
+def _apart(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The others: what chose the rate, where there are runs that did not."""
+    return [run for run in runs if run not in _judged(runs)]
+
+
+def _can_tell(results: Results, row: RowResults, found: Sweep) -> bool:
     """Whether every seed of the fastest rate is there, none has diverged, and slower rates lie on both sides."""
-    return len(runs) >= _SEEDS and not any(run["diverged"] for run in runs) and not found.at_an_end
+    accuracies = [run["last_train_accuracy"] for run in row.runs if not run["diverged"]]
+    return enough(results, row, accuracies) and not found.at_an_end
 
 
 def _epochs_cell(runs: Sequence[Mapping[str, Any]]) -> str:
@@ -209,6 +214,30 @@ def _bounded(runs: Sequence[Mapping[str, Any]]) -> bool:
     return any(_epochs(run) is None for run in runs)
 
 
+def _plot_curves(results: Results) -> Figure:
+    with drawing_style():
+        figure = new_figure(5.4, 3.9)
+        axes = figure.add_subplot()
+        for activation, name in _ACTIVATIONS.items():
+            rate = _sweep(results, activation).best
+            if rate is None:
+                continue
+            runs = _found(results, _row_name(activation, rate)).runs
+            for those, style, what in ((_judged(runs), "-", f"rate {rate:g}"), (_apart(runs), "--", _CHOSE)):
+                for number, run in enumerate(those):
+                    label = f"{name}, {what}" if number == 0 else None
+                    look: dict[str, Any] = {"color": _COLORS[activation], "linestyle": style, "label": label}
+                    draw_errors(axes, "train_accuracy", run["history"]["train_accuracy"], **look)
+        axes.axhline(100 * (1 - _TARGET), color=SOFT, linewidth=1.0, linestyle=":", label="25 %")
+        axes.set_title("At the fastest rate of each activation")
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("training error during the epoch, %")
+        axes.set_xlim(left=0)
+        axes.grid(axis="y")
+        axes.legend(loc="best")
+        return figure
+
+
 def _plot_sweep(results: Results) -> Figure:
     with drawing_style():
         figure = new_figure(5.4, 3.9)
@@ -228,16 +257,20 @@ def _plot_sweep(results: Results) -> Figure:
 
 
 def _draw_sweep(axes: Axes, results: Results, activation: str, name: str) -> None:
-    color, line = _COLORS[activation], []
+    color, line, apart = _COLORS[activation], [], []
     for rate in sorted(_sweep(results, activation).caps):
-        row = _found(results, _row_name(activation, rate))
-        reached = [epochs for run in row.runs if (epochs := _epochs(run)) is not None]
+        runs = _found(results, _row_name(activation, rate)).runs
+        reached = [epochs for run in _judged(runs) if (epochs := _epochs(run)) is not None]
         axes.plot([rate] * len(reached), reached, "o", color=color, alpha=0.6)
         if reached:
             line.append((rate, statistics.fmean(reached)))
-        for run in row.runs:
+        apart += [(rate, epochs) for run in _apart(runs) if (epochs := _epochs(run)) is not None]
+        for run in runs:
             if run["diverged"]:
                 axes.plot([rate], [0.98], "x", color=color, transform=axes.get_xaxis_transform())
             elif _epochs(run) is None:
                 axes.plot([rate], [run["epochs"]], "^", color=color, markerfacecolor="none")
     axes.plot([rate for rate, _ in line], [mean for _, mean in line], ".-", color=color, label=name)
+    if apart:  # larger, so that it shows around a dot
+        look: dict[str, Any] = {"color": color, "markerfacecolor": "none", "markersize": 9}
+        axes.plot([rate for rate, _ in apart], [epochs for _, epochs in apart], "o", label=f"{name}, {_CHOSE}", **look)

@@ -48,8 +48,8 @@ class Figure8(Study):
     quick_minutes = 7
     full_time = "1 to 3 hours on one NVIDIA H100, by the multiply-adds; not measured"
     figures: ClassVar[Mapping[str, str]] = {
-        "curves": "Errors by epoch, test solid, training dashed, a line per seed: plain networks on the left, residual "
-        "ones on the right."
+        "curves": "Errors by epoch, a line per seed: plain networks on the left, residual ones on the right. "
+        "Training errors are counted during an epoch and stand at its middle."
     }
 
     def rows(self, results: Results) -> list[Row]:
@@ -75,4 +75,5 @@ class Figure8(Study):
     def draw(self, results: Results) -> dict[str, Figure]:
         if not results.finished(*_NETWORKS):
             return {}
-        return {"curves": plot_curves(results, _PANELS, [("accuracy", "-"), ("train_accuracy", "--")], "error, %")}
+        kinds = [("accuracy", "-", "test"), ("train_accuracy", "--", "training, during the epoch")]
+        return {"curves": plot_curves(results, _PANELS, kinds, "error, %")}

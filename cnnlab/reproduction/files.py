@@ -94,7 +94,7 @@ def as_json(results: Results, study: Study) -> str:
         "epochs": results.epochs,
         "claim": study.claim,
         "source": study.source,
-        "command": command(results),
+        "command": command(results, seeds=results.asked_seeds),
         "verdicts": [asdict(verdict) for verdict in study.verdicts(results)],
         "measured": results.measured,
         "rows": rows,

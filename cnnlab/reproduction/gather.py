@@ -78,7 +78,7 @@ def collect(
         rows: of the study.
         folders: for each row the run folders, by seed, whether they are there or not.
         known: what was found before; a run whose folder is gone is taken from there, if it was of the same row.
-        seeds: plan at most so many of each row.
+        seeds: at most so many of each row were asked for.
         inspect: `Study.inspect`.
 
     Raises:
@@ -102,7 +102,9 @@ def with_known(rows: Iterable[Row], results: Results, known: Results) -> Results
     """Add to results the runs that were known before, of seeds that they lack, if of what their row is now."""
     found = dict(results.rows)
     for row in rows:
-        now, before = found.get(row.name, RowResults.planned(row)), known.rows.get(row.name)
+        now, before = found.get(row.name), known.rows.get(row.name)
+        if now is None:
+            now = RowResults.planned(row, results.asked_seeds)
         if before is not None and not what_differs(row, before, now.images):
             if not now.images:
                 now = replace(now, options=before.options, images=before.images)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +14,8 @@ from .cells import duration
 from .files import command, read_results, write_found
 from .gather import rows_of, with_known
 from .registry import get_study, list_studies
-from .results import Results, device_of, revision, seconds_of
-from .study import Study, Table
+from .results import Results, RowResults, device_of, revision, seconds_of
+from .study import Row, Study, Table
 
 _PAGE = "reproduction.md"
 
@@ -109,7 +109,8 @@ def _section(study: Study, versions: list[Results], docs: Path) -> list[str]:
     if not any(_is_full(results) and not _missing(study, results) for results in versions):
         texts.append(f"**Not run in full**: `{command(Results(study.name))}` ({study.full_time}).")
     for results in versions:
-        texts += [f"**{_title(study, results)}** `{command(results)}`", markdown(study.table(results))]
+        how = command(results, seeds=results.asked_seeds)
+        texts += [f"**{_title(study, results)}** `{how}`", markdown(study.table(results))]
         texts.append("\n".join(
             f"- *{verdict.claim}* {verdict.outcome.capitalize()}"
             f"{': ' + verdict.measured if verdict.measured else ''}. {verdict.judged_by}."
@@ -125,24 +126,42 @@ def _section(study: Study, versions: list[Results], docs: Path) -> list[str]:
 
 
 def _title(study: Study, results: Results) -> str:
-    title = "In full"
+    title, wanted = "In full", _wanted(study, results)
     if results.quick:
         title = f"The quick version: {study.shortened}"
     elif results.epochs is not None:
-        title = f"Every schedule shortened to {results.epochs} epochs, in its shape"
+        title = _shortened(results.epochs, [row.recipe.epochs for row in study.rows(results)], [*wanted.values()])
     if not (missing := _missing(study, results)):
         return f"{title}."
     title = "In part" if _is_full(results) else title
-    planned = sum(row.seeds for row in rows_of(study, results))
     listed = ", ".join(f"{count} of {name}" for name, count in missing.items())
-    return f"{title}: {planned - sum(missing.values())} of {planned} runs; missing: {listed}."
+    return f"{title}: {sum(wanted.values()) - sum(missing.values())} of {sum(wanted.values())} runs; missing: {listed}."
+
+
+def _wanted(study: Study, results: Results) -> dict[str, int]:
+    """How many runs of each row the version has when it is whole: those planned, shortened those asked for or there."""
+    rows, missing = [_row_of(results, row) for row in rows_of(study, results)], _missing(study, results)
+    return {row.row: len(row.runs) + missing.get(row.row, 0) for row in rows}
 
 
 def _missing(study: Study, results: Results) -> dict[str, int]:
-    """How many of the study's own runs are not there, by row."""
-    there = {name: {run["seed"] for run in row.runs} for name, row in results.rows.items()}
-    missing = {row.name: len({*range(row.seeds)} - there.get(row.name, set())) for row in rows_of(study, results)}
+    """How many of the runs that it takes to judge are not there, by row."""
+    rows = {row.name: _row_of(results, row) for row in rows_of(study, results)}
+    missing = {name: len(row.lacking(results.judged_seeds(row))) for name, row in rows.items()}
     return {name: count for name, count in missing.items() if count}
+
+
+def _row_of(results: Results, row: Row) -> RowResults:
+    """What was found of a row, planned as the study plans it now."""
+    found = results.rows.get(row.name) or RowResults.planned(row, results.asked_seeds)
+    return replace(found, planned_seeds=row.seeds)
+
+
+def _shortened(epochs: int, whole: Sequence[int], seeds: Sequence[int]) -> str:
+    """Write `Shortened to 4 of 164 epochs, 2 seeds a row`, of rows with these whole schedules and seeds."""
+    longest = f"{'up to ' * (min(whole) < max(whole))}{max(whole)}"
+    several = f"{min(seeds)} to {max(seeds)}" if min(seeds) < max(seeds) else f"{max(seeds)}"
+    return f"Shortened to {epochs} of {longest} epochs, {several} seed{'s' * (max(seeds) > 1)} a row"
 
 
 def _overview(study: Study, versions: list[Results]) -> list[list[str]]:

@@ -44,7 +44,8 @@ def reproduce(
         quick: the small version, minutes on two cores.
         epochs: shorten the schedules to so many, in their shape; for what would take too long.
         rows: train these alone; what is there of others is shown all the same.
-        seeds: plan at most so many seeds of each row.
+        seeds: train at most so many seeds of each row; with fewer than the study plans, only a shortened version is
+            judged.
         workers: processes at a time, each on a core of its own; for small networks on CPUs.
         data_dir: where to look for the data.
         docs: put the results into this documentation folder as well (`publish`).
@@ -129,7 +130,12 @@ def _expect_possible(
     if nothing.epochs is not None:
         if nothing.quick:
             raise ValueError("Expected quick or epochs, got both; do leave one of them out.")
-        longest = max((row.recipe.epochs for row in study.rows(Results(study.name))), default=0)
+        rows = study.rows(Results(study.name))
+        if not rows:
+            raise ValueError(
+                f"Expected no epochs for {study.name}, which trains nothing, got {nothing.epochs}; do leave them out."
+            )
+        longest = max(row.recipe.epochs for row in rows)
         if nothing.epochs >= longest:
             raise ValueError(
                 f"Expected epochs below the {longest} of {study.name}, got {nothing.epochs}, which shortens nothing; "
@@ -169,7 +175,7 @@ def _todo(study: Study, results: Results, names: Sequence[str] | None) -> Jobs:
     todo = []
     for row in rows:
         found = results.rows[row.name]
-        seeds = sorted({*range(found.planned_seeds)} - {run["seed"] for run in found.runs})
+        seeds = found.lacking(found.wanted_seeds)
         if seeds and (not names or row.name in names):
             todo.append((row, seeds))
     return todo

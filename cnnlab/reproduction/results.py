@@ -6,7 +6,7 @@ import json
 import math
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .study import Row
@@ -23,7 +23,8 @@ class RowResults:
         row, what: as in `Row`.
         model, options, recipe, data: what was trained, as plain values; the options with those that the data decide.
         images: `fingerprint`, `shape` and number of `classes` of the data; empty, as long as no run has told.
-        planned_seeds: how many runs it is to have.
+        planned_seeds: how many runs the study plans.
+        asked_seeds: the most that were asked for (`--seeds`); None where nobody said so.
         runs: one record per seed, see `cnnlab.reproduction.gather.read_run`.
     """
 
@@ -35,20 +36,31 @@ class RowResults:
     data: str = ""
     images: dict[str, Any] = field(default_factory=dict)
     planned_seeds: int = 0
+    asked_seeds: int | None = None
     runs: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
     def planned(cls, row: Row, seeds: int | None = None) -> RowResults:
-        """Return a row without runs, planned with its seeds, or with so many if it has more."""
+        """Return a row without runs; with `seeds`, at most so many of its own were asked for."""
         data = row.data if isinstance(row.data, str) else MADE
         options, recipe = as_plain(row.options), as_plain(row.recipe.to_dict())
-        wanted = row.seeds if seeds is None else min(seeds, row.seeds)
-        return cls(row.name, row.what, row.model, options, recipe, data, planned_seeds=wanted)
+        told = cls(row.name, row.what, row.model, options, recipe, data)
+        return replace(told, planned_seeds=row.seeds, asked_seeds=seeds)
+
+    @property
+    def wanted_seeds(self) -> int:
+        """How many runs are to be trained: those planned, or fewer where fewer were asked for."""
+        return self.planned_seeds if self.asked_seeds is None else min(self.asked_seeds, self.planned_seeds)
 
     @property
     def complete(self) -> bool:
-        """Whether every planned run is there."""
-        return self.planned_seeds > 0 and {*range(self.planned_seeds)} <= {run["seed"] for run in self.runs}
+        """Whether every run that was asked for is there."""
+        return self.planned_seeds > 0 and not self.lacking(self.wanted_seeds)
+
+    def lacking(self, seeds: int) -> list[int]:
+        """Return which of the first so many seeds have no run."""
+        there = {run["seed"] for run in self.runs}
+        return [seed for seed in range(seeds) if seed not in there]
 
     def values(self, key: str) -> list[float]:
         """Return what the runs have under `key`, leaving out those that have nothing, such as diverged ones."""
@@ -103,8 +115,18 @@ class Results:
         rows = [self.rows[name] for name in names if name in self.rows] if names else self.rows.values()
         return [row for row in rows if row.runs]
 
+    @property
+    def asked_seeds(self) -> int | None:
+        """The seeds of a row that were asked for (`--seeds`), where that were fewer than planned; None otherwise."""
+        asked = [row.wanted_seeds for row in self.rows.values() if row.wanted_seeds < row.planned_seeds]
+        return max(asked, default=None)
+
+    def judged_seeds(self, row: RowResults) -> int:
+        """Return how many runs of a row it takes to judge: all planned ones, of a shortened version those asked for."""
+        return row.planned_seeds if self.epochs is None else row.wanted_seeds
+
     def complete(self, *names: str) -> bool:
-        """Whether all rows (with names, those) are there with every planned run."""
+        """Whether all rows (with names, those) are there with every run that was asked for."""
         wanted = names or tuple(self.rows)
         return all(name in self.rows and self.rows[name].complete for name in wanted)
 

@@ -94,11 +94,12 @@ class Thesis(Study):
         verdicts = []
         for name, claim in _READINGS.items():
             if rows := results.finished(name):
-                verdicts.append(settle(results, claim, _RULE, row_cell(rows[0], _tested(rows[0])), _reached(rows[0])))
+                measured, held = row_cell(rows[0], _tested(rows[0])), _reached(results, rows[0])
+                verdicts.append(settle(results, claim, _RULE, measured, held))
             else:
                 verdicts.append(Verdict(claim, _RULE))
-        limit = judge_higher(results, _LIMIT, "test accuracy", ("modern", "literal"), _tested)
-        return [*verdicts, replace(limit, afterwards=True)]  # a finding of ours, not a claim of the thesis
+        verdicts.append(judge_higher(results, _LIMIT, "test accuracy", ("modern", "literal"), _tested))
+        return [replace(verdict, afterwards=True) for verdict in verdicts]  # the first runs are older than the rules
 
     def draw(self, results: Results) -> dict[str, Figure]:
         """Return the accuracies as dots, and learning curves of the runs that have kept them."""
@@ -124,10 +125,10 @@ def _tested(row: RowResults) -> list[float]:
     return row.values("test_accuracy")
 
 
-def _reached(row: RowResults) -> bool | None:
+def _reached(results: Results, row: RowResults) -> bool | None:
     """Whether 65 % lies within two standard deviations of the mean, or below it; None where that cannot be told."""
     sd = row.sd("test_accuracy")
-    if sd is None or not enough(row, _tested(row)):
+    if sd is None or not enough(results, row, _tested(row)):
         return None
     return row.mean("test_accuracy") + 2 * sd >= _CLAIMED
 
@@ -138,7 +139,7 @@ def _line(row: RowResults, results: Results) -> list[str]:
     best = " ".join(f"{epoch:.0f}" for epoch in row.values("best_epoch")) or "-"
     loss = spread(row.values("last_train_loss"), 2)
     words = {True: "reached", False: "not reached", None: "undecided"}
-    verdict = words[allowed(results, _reached(row))] if row.runs else "not run"
+    verdict = words[allowed(results, _reached(results, row))] if row.runs else "not run"
     told = "-" if difference is None else f"{difference}{difference.chance}"
     return [row.row, row.what, row_cell(row, _tested(row)), told, best, loss, verdict]
 

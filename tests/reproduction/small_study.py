@@ -54,7 +54,7 @@ class Small(Study):
         panels = [("one", ["narrow"]), ("other", ["wide"])]
         return {
             "dots": plot_dots(results.finished(), "test_accuracy", "accuracy, %", claims={"chance": 10}),
-            "curves": plot_curves(results, panels, [("accuracy", "-"), ("train_accuracy", "--")], "error, %"),
+            "curves": plot_curves(results, panels, [("accuracy", "-", "test"), ("train_accuracy", "--", "train")], "e"),
         }
 
 

@@ -118,5 +118,6 @@ def test_dots_and_curves_are_drawn_of_what_is_there() -> None:
     assert set(figures) == set(STUDY.figures)
     legends: list[Any] = [axes.get_legend() for axes in figures["curves"].axes]
     names = [[text.get_text() for text in legend.get_texts()] for legend in legends]
-    assert names == [["all", "no-dropout"], ["all", "none"]]
+    kinds = ["held-out images", "training images, as trained on"]
+    assert names == [[*kinds, "all", "no-dropout"], [*kinds, "all", "none"]]
     assert STUDY.draw(Results("alexnet")) == {}

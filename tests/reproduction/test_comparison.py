@@ -66,10 +66,33 @@ def test_a_claim_holds_above_fails_below_and_is_open_in_between() -> None:
 
 def test_every_planned_run_of_both_rows_has_to_be_there_and_at_least_two() -> None:
     assert outcome(ABOVE, NO_RUNS) == outcome(NO_RUNS, BELOW) == "not run"
-    for row in (replace(BELOW, planned_seeds=4), made_up_row("", [0.80, 0.81, None]), made_up_row("", [0.8])):
+    gap = replace(BELOW, runs=[*BELOW.runs[:1], {**BELOW.runs[1], "seed": 3}, BELOW.runs[2]])
+    for row in (replace(BELOW, planned_seeds=4), gap, made_up_row("", [0.80, 0.81, None]), made_up_row("", [0.8])):
         assert outcome(ABOVE, row) == outcome(row, ABOVE) == "undecided"
     lost = verdict_of(ABOVE, made_up_row("", [None, None]))
     assert (lost.outcome, lost.measured) == ("undecided", "high 91.00 ± 1.00 % (3), low 2 diverged")
+
+
+def test_fewer_seeds_than_planned_decide_a_shortened_version_alone() -> None:
+    def outcomes(row: RowResults) -> list[str]:
+        versions: list[dict] = [{}, {"epochs": 8}, {"quick": True}]
+        return [outcome(ABOVE, row, **version) for version in versions]
+
+    two = replace(made_up_row("", [0.80, 0.81], 5), asked_seeds=2)
+    assert outcomes(two) == ["undecided", "holds", "undecided"]
+    assert outcomes(replace(two, asked_seeds=3)) == ["undecided"] * 3, "one of those asked for is missing"
+    assert outcomes(replace(two, asked_seeds=None)) == ["undecided"] * 3, "nobody asked for fewer"
+    one = replace(made_up_row("", [0.80], 5), asked_seeds=1)
+    assert outcomes(one) == ["undecided"] * 3, "a single run"
+    lost = replace(made_up_row("", [0.80, 0.81, None], 5), asked_seeds=2)
+    assert outcomes(lost) == ["undecided"] * 3, "one that is there besides has diverged"
+    gap = replace(two, runs=[two.runs[0], {**two.runs[1], "seed": 2}])
+    assert outcomes(gap) == ["undecided"] * 3, "seed 2 does not stand for seed 1"
+    more = replace(made_up_row("", [0.80, 0.81, 0.82], 3), asked_seeds=9)
+    assert outcomes(more) == ["holds", "holds", "undecided"], "more than planned are not waited for"
+    assert "undecided in between, with a planned run (of a shortened version, one asked for) missing" in (
+        verdict_of(ABOVE, two, epochs=8).rule
+    )
 
 
 def test_a_quick_version_decides_nothing_and_a_shortened_one_refutes_nothing() -> None:

@@ -173,6 +173,7 @@ def test_the_figure_has_a_panel_per_row_with_regions_and_points() -> None:
     results = results_of()
     figure = STUDY.draw(results)["regions"]
     assert [axes.get_title("left") for axes in figure.axes] == list(results.rows)
+    assert figure.axes[1].get_xlabel() == f"test accuracy, mean (n seeds):\n{STUDY.table(results)[1][1][2]}"
     (image,) = figure.axes[0].get_images()
     np.testing.assert_array_equal(np.asarray(image.get_array())[0], [0] * 32 + [1] * 32)
     assert [len(line.get_xdata()) for line in figure.axes[0].lines] == [1, 1]

@@ -270,6 +270,44 @@ def test_figures_can_be_drawn_as_soon_as_there_is_a_run(tmp_path):
     assert [line.get_ydata()[0] for line in axes.lines if line.get_marker() == "^"] == [8, 45]
 
 
+def test_figures_set_the_seed_that_chose_a_rate_apart_as_the_table_does():
+    def world(activation: str, rate: float, seed: int) -> float:
+        return math.inf if rate != 0.01 else 6 if activation == "relu" else 12 if seed == 0 else 40
+
+    figures, chose = STUDY.draw(play(world)[0]), "seed 0, which chose the rate"
+    (axes,) = figures["sweep"].axes
+    means = {line.get_label(): line.get_ydata()[0] for line in axes.lines if line.get_marker() == "."}
+    assert means == {"ReLU": pytest.approx(4.5 + 5 / 6), "tanh": pytest.approx(38.5 + 5 / 6)}, "without seed 0"
+    circles = [line for line in axes.lines if line.get_marker() == "o"]
+    hollow = {line.get_label(): line.get_ydata()[0] for line in circles if line.get_markerfacecolor() == "none"}
+    assert hollow == {f"ReLU, {chose}": pytest.approx(4.5 + 5 / 6), f"tanh, {chose}": pytest.approx(10.5 + 5 / 6)}
+    filled = [len(line.get_ydata()) for line in circles if line.get_markerfacecolor() != "none"]
+    assert sorted(filled) == [0, 0, 0, 0, 3, 3], "the others; no other rate gets there"
+
+    (axes,) = figures["curves"].axes
+    drawn = [line for line in axes.lines if line.get_linestyle() in "--" and len(line.get_xdata())]
+    assert [len(line.get_xdata()) for line in drawn if line.get_linestyle() == "--"] == [6, 12], "seed 0 of each"
+    assert [len(line.get_xdata()) for line in drawn if line.get_linestyle() == "-"] == [6, 6, 6, 40, 40, 40]
+    for line in drawn:
+        middles = np.arange(len(line.get_xdata())) + 0.5
+        np.testing.assert_array_equal(line.get_xdata(), middles, "where the count of epochs has them")
+    legend = axes.get_legend()
+    assert legend is not None
+    names = {f"{name}, {what}" for name in ("ReLU", "tanh") for what in ("rate 0.01", chose)}
+    assert {text.get_text() for text in legend.get_texts()} == {*names, "25 %"}
+
+
+def test_the_seeds_asked_for_decide_a_shortened_version_where_two_of_them_are_judged():
+    for asked, outcome in ((2, "undecided"), (3, "holds")):
+        results, _ = play(PAPER, epochs=36)
+        rows = {
+            name: replace(row, asked_seeds=asked, runs=[run for run in row.runs if run["seed"] < asked])
+            for name, row in results.rows.items()
+        }
+        assert STUDY.verdicts(replace(results, rows=rows))[0].outcome == outcome
+        assert STUDY.verdicts(replace(results, rows=rows, epochs=None))[0].outcome == "undecided"
+
+
 @pytest.mark.parametrize("quick", [False, True])
 def test_every_row_is_a_four_layer_network_without_regularisation(quick: bool):
     for row in STUDY.rows(play(PAPER, quick=quick)[0]):

@@ -127,6 +127,15 @@ def test_one_seed_decides_nothing_and_a_shortened_schedule_refutes_nothing():
     assert all(v.measured.endswith("(schedules shortened to 8 epochs)") for v in STUDY.verdicts(results))
 
 
+def test_two_of_three_seeds_decide_a_shortened_version_and_not_one_in_full_length():
+    two = made_up({name: errors[:2] for name, errors in PAPER.items()})
+    assert {(row.planned_seeds, len(row.runs)) for row in two.rows.values()} == {(3, 2)}
+    asked = {name: replace(row, asked_seeds=2) for name, row in two.rows.items()}
+    assert outcomes(Results("figure8", rows=asked)) == ["undecided"] * 4
+    assert outcomes(Results("figure8", rows=asked, epochs=4)) == ["holds"] * 4
+    assert outcomes(Results("figure8", rows=two.rows, epochs=4)) == ["undecided"] * 4, "nobody asked for fewer"
+
+
 def test_missing_and_diverged_runs_and_the_quick_version_leave_it_open():
     assert outcomes(Results("figure8")) == ["not run"] * 4
     half = made_up({name: PAPER[name] for name in ("plain20", "plain56")})
@@ -159,3 +168,11 @@ def test_the_figure_shows_plain_networks_beside_residual_ones(tmp_path):
         figures["curves"].savefig(tmp_path / "curves.png")
     assert [axes.get_title(loc="left") for axes in figures["curves"].axes] == ["plain", "residual"]
     assert [len(axes.lines) for axes in figures["curves"].axes] == [12, 12], "two rows, three seeds, two kinds of error"
+    for axes, networks in zip(figures["curves"].axes, (("plain20", "plain56"), ("resnet20", "resnet56")), strict=True):
+        legend = axes.get_legend()
+        assert legend is not None
+        styles = {line.get_label(): line.get_linestyle() for line in legend.get_lines()}
+        assert styles == {"test": "-", "training, during the epoch": "--", **dict.fromkeys(networks, "-")}
+        for line in axes.lines:
+            places = [0.5, 1.5] if line.get_linestyle() == "--" else [1, 2]
+            np.testing.assert_array_equal(line.get_xdata(), places, "training errors belong to the middle of an epoch")

@@ -2,15 +2,16 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cnnlab.report import ReportError
 from cnnlab.reproduction import Results, publish, reproduce
-from cnnlab.reproduction.page import made_with, write_page
+from cnnlab.reproduction.page import _shortened, made_with, write_page
 from cnnlab.training import RunFolderError
-from tests.reproduction.small_study import made_up_row
+from tests.reproduction.small_study import RECIPE, made_up_row
 
 PAGE = """prose
 <!-- overview: begin -->
@@ -74,12 +75,33 @@ def test_runs_of_other_seeds_and_rows_stay(small, docs) -> None:
     assert [run["test_accuracy"] for run in rows[1]["runs"]] == [0.9, 0.9]
 
 
-def test_the_longest_of_the_shortened_versions_is_in_the_overview(small, docs) -> None:
+def test_the_longest_of_the_shortened_versions_is_in_the_overview(small, docs, monkeypatch) -> None:
+    monkeypatch.setattr("tests.reproduction.small_study.RECIPE", RECIPE.replace(epochs=20))
     narrow = made_up_row("narrow", [0.6, 0.6])
     publish(results_of(narrow, made_up_row("wide", [0.5, 0.5]), epochs=1), docs)
     page = publish(results_of(narrow, made_up_row("wide", [0.9, 0.9]), epochs=10), docs).read_text()
     assert "| wide is better | not run | holds | - | `reproduce small` |" in page
-    assert "**Every schedule shortened to 10 epochs, in its shape.** `cnnlab" in page and "small --epochs 10`" in page
+    assert "**Shortened to 10 of 20 epochs, 2 seeds a row.** `cnnlab" in page and "small --epochs 10`" in page
+
+
+def test_a_shortened_version_is_whole_with_the_seeds_that_were_asked_for(small, docs) -> None:
+    rows = [made_up_row("narrow", [0.5], 2), made_up_row("wide", [0.9], 2)]
+    asked = [replace(row, asked_seeds=1) for row in rows]
+    page = publish(results_of(*asked, epochs=1), docs).read_text()
+    assert "**Shortened to 1 of 2 epochs, 1 seed a row.** `cnnlab reproduce small --epochs 1 --seeds 1`" in page
+    more = [made_up_row("narrow", [0.5, 0.7], 2), rows[1]]
+    page = publish(results_of(*(replace(row, asked_seeds=1) for row in more), epochs=1), docs).read_text()
+    assert "**Shortened to 1 of 2 epochs, 1 to 2 seeds a row.** `cnnlab" in page, "one more is there"
+    page = publish(results_of(*more, epochs=1), docs).read_text()
+    whole = "**Shortened to 1 of 2 epochs, 2 seeds a row: 3 of 4 runs; missing: 1 of wide.** `cnnlab"
+    assert whole in page, "nobody asked for fewer"
+    page = publish(results_of(*asked), docs).read_text()
+    assert "**In part: 2 of 4 runs; missing: 1 of narrow, 1 of wide.** `cnnlab reproduce small --seeds 1`" in page
+
+
+def test_schedules_and_seeds_that_differ_between_rows_are_written_as_ranges() -> None:
+    assert _shortened(4, [164, 164], [2, 2]) == "Shortened to 4 of 164 epochs, 2 seeds a row"
+    assert _shortened(8, [60, 100], [5, 3]) == "Shortened to 8 of up to 100 epochs, 3 to 5 seeds a row"
 
 
 def test_a_figure_that_cannot_be_drawn_any_more_goes(small, docs, monkeypatch) -> None:

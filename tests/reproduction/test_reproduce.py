@@ -75,6 +75,20 @@ def test_fewer_seeds_are_planned_and_more_are_added_later(trained, tmp_path) -> 
     assert len(fewer.rows["wide"].runs) == 2 and fewer.complete(), "what is there of other seeds stays"
 
 
+def test_seeds_asked_for_are_known_when_all_is_gathered_again(trained, tmp_path) -> None:
+    typed = {"quick": False, "seeds": 1, "progress": False}
+    first, _ = reproduce("small", tmp_path, **typed)
+    again, _ = reproduce("small", tmp_path, **typed)
+    assert trained == ["narrow 0", "wide 0"] and again == first and first.asked_seeds == 1
+    assert {first.judged_seeds(row) for row in first.rows.values()} == {2}
+    assert {replace(first, epochs=1).judged_seeds(row) for row in first.rows.values()} == {1}
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert written["command"] == "cnnlab reproduce small --seeds 1"
+    assert {(row["planned_seeds"], row["asked_seeds"]) for row in written["rows"]} == {(2, 1)}
+    whole, _ = reproduce("small", tmp_path, progress=False)
+    assert trained[2:] == ["narrow 1", "wide 1"] and whole.asked_seeds is None
+
+
 def test_a_run_whose_folder_is_gone_stays_with_what_was_found_of_it(trained, small, tmp_path, monkeypatch) -> None:
     first, _ = reproduce("small", tmp_path, quick=True, progress=False)
     shutil.rmtree(tmp_path / "narrow")
@@ -176,15 +190,19 @@ def test_an_interruption_outside_training_says_the_same(small, tmp_path, monkeyp
     )
 
 
-def test_bad_input_is_one_line_before_anything_trains(small, tmp_path) -> None:
-    def refused(text, **options):
+def test_bad_input_is_one_line_before_anything_trains(small, tmp_path, monkeypatch) -> None:
+    def refused(text, name="small", **options):
         with pytest.raises(ValueError, match=text):
-            reproduce("small", tmp_path / "runs", progress=False, **options)
+            reproduce(name, tmp_path / "runs", progress=False, **options)
 
     refused("Expected a row of small, got 'broad'; the rows are narrow", rows=["broad"])
     refused("Expected workers of at least 1, got 0; do raise it", workers=0)
     refused("Expected quick or epochs, got both; do leave one of them out", quick=True, epochs=1)
     refused("Expected epochs below the 2 of small, got 2, which shortens nothing; do leave it out", epochs=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(MODULE, "get_study", get_study)
+        text = "Expected no epochs for figure10, which trains nothing, got 3; do leave them out"
+        refused(text, name="figure10", epochs=3)
     with pytest.raises(ValueError, match="Expected the name of a reproduction, got 'figure88'; did you mean figure8?"):
         get_study("figure88")
     assert not (tmp_path / "runs").exists()

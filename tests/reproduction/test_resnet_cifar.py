@@ -1,5 +1,7 @@
 """The table of residual networks: rows, verdicts against the paper's numbers, figures."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
@@ -97,6 +99,14 @@ def test_a_shortened_schedule_may_hold_and_refutes_nothing():
     assert outcomes(made_up({**worse, "resnet44": 40.0}, epochs=8)) == ["undecided"] * 6
 
 
+def test_a_single_seed_decides_nothing_however_it_was_asked_for():
+    for seeds, outcome in ((1, "undecided"), (2, "holds")):
+        (row,) = made_up({"resnet20": [8.5] * seeds}).rows.values()
+        rows = {"resnet20": replace(row, planned_seeds=5, asked_seeds=seeds)}
+        assert outcomes(Results("resnet-cifar", epochs=8, rows=rows))[0] == outcome
+        assert outcomes(Results("resnet-cifar", rows=rows))[0] == "undecided"
+
+
 def test_missing_seeds_and_divergence_leave_it_open():
     assert outcomes(Results("resnet-cifar")) == ["not run"] * 6
     assert outcomes(made_up({"resnet20": 8.5})) == ["holds"] + ["not run"] * 5
@@ -125,5 +135,9 @@ def test_the_figure_marks_the_papers_error_on_each_line(tmp_path):
     (axes,) = figures["errors"].axes
     diamonds = [(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines if line.get_marker() == "D"]
     assert diamonds == [(8.75, 0), (6.61, 1)]
+    legend = axes.get_legend()
+    assert legend is not None
+    entries = {line.get_label(): line.get_marker() for line in legend.get_lines()}
+    assert entries == {"a run": "o", "mean": "None", "the paper's value": "D"}
     dots = [line.get_xdata() for line in axes.lines if line.get_marker() == "o"]
     np.testing.assert_allclose(dots[0], [8.4, 8.4, 8.5, 8.6, 8.6])
