@@ -23,7 +23,8 @@ from typing import Any
 
 import jax
 from architecture_task import SMALL
-from architectures_report import draw_chart, markdown, overview
+from architectures_chart import draw_chart
+from architectures_report import markdown, overview
 from architectures_resume import earlier, environment_facts
 from measure import (
     RESULTS,

@@ -1,13 +1,10 @@
-"""The result of `architectures.py` as a table on a terminal, a table in Markdown, and a chart."""
+"""The result of `architectures.py` as a table on a terminal and as a table in Markdown."""
 
 from __future__ import annotations
 
-import itertools
-import textwrap
-from pathlib import Path
 from typing import Any
 
-from measure import BenchmarkError, markdown_table, table
+from measure import markdown_table, table
 
 UNITS = (
     "Image: side in pixels. Parameters and multiply-adds per image: millions. Compile: seconds for the training step. "
@@ -96,72 +93,3 @@ def markdown(result: dict[str, Any], chart: str | None = None) -> str:
     units = UNITS.format(mode=_mode(settings), memory=_MEMORY[settings["device"]])
     image = [] if chart is None else [f"![Training speed of the architectures over their multiply-adds]({chart})"]
     return "\n\n".join([describe_run(result), units, markdown_table(header(settings), rows(result)), *image])
-
-
-def draw_chart(result: dict[str, Any], path: Path) -> None:
-    """Draw training images/s over multiply-adds, the area of a point its parameters, small and large images apart.
-
-    Raises:
-        BenchmarkError: nothing was measured.
-    """
-    from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
-
-    from cnnlab.report.style import CYCLE, SOFT, drawing_style, new_figure, save_figure
-
-    entries = {
-        name: (entry["multiply_adds"], entry["cnnlab"]["train_images_per_second"]["median"], entry["parameters"], entry)
-        for name, entry in result["architectures"].items()
-        if "train_images_per_second" in entry.get("cnnlab", {})
-    }
-    if not entries:
-        raise BenchmarkError("Expected at least one measured architecture, got none; do measure one.")
-    sizes = sorted({entry["image_size"] for *_, entry in entries.values()})
-    kinds = list(dict.fromkeys(map(_kind, entries)))
-    colors = dict(zip(kinds, itertools.cycle((*CYCLE, SOFT)), strict=False))
-    with drawing_style():
-        inches = 5.6 * len(sizes)
-        figure = new_figure(inches, 5.2)
-        for axes, size in zip(figure.subplots(1, len(sizes), squeeze=False)[0], sizes, strict=True):
-            points = {name: point for name, point in entries.items() if point[3]["image_size"] == size}
-            axes.set(xscale="log", yscale="log", title=f"{size} x {size} pixels")
-            axes.set(xlabel="multiply-adds per image, forward", ylabel="training, images per second")
-            for axis in (axes.xaxis, axes.yaxis):
-                axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-                axis.set_major_formatter(EngFormatter(sep=" "))
-                axis.set_minor_locator(NullLocator())
-            axes.grid(True)
-            axes.tick_params(labelsize=8)
-            for name, (cost, speed, parameters, _) in points.items():
-                area = 10 + 1.5e-6 * parameters
-                axes.scatter(cost, speed, s=area, color=colors[_kind(name)], alpha=0.75, edgecolor="white", lw=0.5)
-            axes.margins(x=0.25, y=0.12)
-            _label(figure, axes, {name: point[:2] for name, point in points.items()})
-        caption = f"The area of a point grows with the number of parameters. {describe_run(result)}"
-        caption = textwrap.fill(caption, int(18 * inches))  # so many letters of this size fit in an inch
-        figure.supxlabel(caption, fontsize=7.5, x=0.01, ha="left")
-        save_figure(figure, path)
-
-
-_BESIDE = 11  # points from the middle of a point to its name
-
-
-def _kind(name: str) -> str:
-    """The letters that a name begins with: "resnet" of "resnet18"."""
-    return "".join(itertools.takewhile(str.isalpha, name))
-
-
-def _label(figure: Any, axes: Any, points: dict[str, tuple[float, float]]) -> None:
-    """Write the names beside their points, moved up or down until no two of a neighbourhood overlap."""
-    figure.canvas.draw()  # settles the layout
-    scale = figure.dpi / 72
-    height, width = 9.5 * scale, 62 * scale
-    placed: list[tuple[float, float]] = []
-    for name, point in sorted(points.items(), key=lambda item: (-item[1][1], item[1][0])):
-        x, y = axes.transData.transform(point)
-        x, target = x + _BESIDE * scale, y
-        while near := [b for a, b in placed if abs(a - x) < width and abs(b - target) < height]:
-            target = min(near) - 1.01 * height  # a little more, or rounding may find it too near again
-        placed.append((x, target))
-        offset = (_BESIDE, (target - y) / scale)
-        arrow = dict(arrowstyle="-", lw=0.5, color="#5B6470", shrinkA=0, shrinkB=2) if abs(target - y) > 3 else None
-        axes.annotate(name, point, offset, textcoords="offset points", va="center", fontsize=7.5, arrowprops=arrow)
