@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from contender import Channel
+from contender import Channel, expect_onednn
 
 if __name__ == "__main__":  # binds the process to its CPUs: before JAX starts its threads
     CHANNEL = Channel()
@@ -31,6 +31,7 @@ def run(channel: Channel) -> None:
     """Compile, then time a pass of forward and one of training steps per request."""
     jax.config.update("jax_enable_compilation_cache", False)  # a program from the cache would be no compilation
     options = channel.options
+    expect_onednn()
     wake()
     before = resident_bytes()
     images, labels = make_batch(options)

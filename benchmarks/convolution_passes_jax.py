@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from contender import Channel
+from contender import Channel, expect_onednn
 
 if __name__ == "__main__":  # binds the process to its CPUs: before JAX starts its threads
     CHANNEL = Channel()
@@ -35,6 +35,7 @@ def seconds_of(function: Callable[..., Any], *arrays: jax.Array) -> float:
 
 def run(channel: Channel) -> None:
     """Compile all passes, then time each at every request."""
+    expect_onednn()
     function = lax.conv_general_dilated if channel.options["side"] == "lax" else conv_general_dilated
     numbers = ("NHWC", "HWIO", "NHWC")
     conv = partial(function, padding=((1, 1), (1, 1)), dimension_numbers=numbers)

@@ -4,10 +4,11 @@ JAX writes the weight gradient of a convolution with batch and channels swapped 
 compiler for CPU brings that into the one form its fast kernels take only where it stands in the outermost program:
 inside a loop it falls to naive code, up to 120 times slower (openxla/xla, `cpu/conv_canonicalization.cc`). It also
 fuses whatever produced the operands into the transposing copy, and then computes a whole residual stream again,
-against the order of memory. So this primitive writes its gradients as plain NHWC convolutions of transposed arrays on
-CPU. That of the kernel goes through the batch in parts that fit into a core's caches, by a loop whose operands XLA
-has to finish first; where the batch is one part, `finished.py` does that. Elsewhere the gradients are JAX's own, which
-cuDNN knows.
+against the order of memory. So this primitive writes its gradients as NHWC convolutions of transposed arrays on CPU.
+That of the kernel goes through the batch in parts that fit into a core's caches, by a loop whose operands XLA has to
+finish first; where the batch is one part, `finished.py` does that. It has two forms: plain, with the channels of the
+inputs as the batch, and folded, with these channels in the rows of one image (`convolution_options.py`). Elsewhere the
+gradients are JAX's own, which cuDNN knows. `onednn.py` is a trial of another library on CPU.
 
 The primitive is bilinear and its gradients are made of itself, so derivatives of any order and of either mode exist.
 """
@@ -37,6 +38,7 @@ _CHANNELS_OF_YNNPACK = 17
 _FEWEST_IN_CHANNELS = 8  # with fewer, YNNPACK is no faster than Eigen
 # YNNPACK takes a second thread only from so many output channels on (measured); Eigen uses all there are.
 _CHANNELS_OF_TWO_THREADS = 128
+_FOLDED_CHANNELS = range(17, 128)  # of the output, between which XLA's libraries are faster in the folded form
 # Found by trying batches of 32 to 1024 images of 2 to 32 pixels and 16 to 512 channels on one kind of processor.
 _CHANNELS_OF_A_PANEL = 64
 # By form of the weight gradient: bytes of a panel that leave room in a core's second cache, and the fewest images.
@@ -123,37 +125,45 @@ def _gradient_of_kernel(
 
 
 def _gradient_of_kernel_on_cpu(gradient: Any, inputs: Any, *, like: Any, options: ConvolutionOptions) -> jax.Array:
-    height, width, in_channels, out_channels = like.shape
     own = options.of_kernel(gradient.shape[1:3], inputs.shape[1:3], like.shape[:2])
     form = _form_of_weight_gradient(inputs.shape, gradient.shape, own, like.dtype)
+    height, width, in_channels, out_channels = like.shape
     pairs = _threads() == 1 and options.by_one and pairing_pays(gradient.shape[2], out_channels, width, gradient.dtype)
     if pairs and form == "plain":
         like = like.update(shape=(height, width + 1, in_channels, 2 * out_channels))
-        wide = _gradient_of_kernel_on_cpu(pair_columns(gradient), inputs, like=like, options=options.in_pairs())
-        return part_kernel(wide)
+        gradient, options = pair_columns(gradient), options.in_pairs()
+        own = options.of_kernel(gradient.shape[1:3], inputs.shape[1:3], like.shape[:2])
+        return part_kernel(_in_parts(gradient, inputs, like, own, form))
+    return _in_parts(gradient, inputs, like, own, form)
 
-    def of_part(gradient: jax.Array, inputs: jax.Array) -> jax.Array:
+
+def _in_parts(gradient: Any, inputs: Any, like: Any, options: ConvolutionOptions, form: str) -> jax.Array:
+    """A weight gradient as a loop over parts of the batch; `options` are those of the convolution that makes it."""
+
+    def of_part(gradient: jax.Array, inputs: jax.Array, form: str) -> jax.Array:
         window = gradient.transpose(1, 2, 0, 3)  # the batch is what is summed over
         if form == "plain":
             images = inputs.transpose(3, 1, 2, 0)
-            return _conv_p.bind(images, window, options=own, kernel_order=(2, 0, 1, 3)).transpose(1, 2, 0, 3)
-        spread, folded = own.folded(in_channels)
+            return _conv_p.bind(images, window, options=options, kernel_order=(2, 0, 1, 3)).transpose(1, 2, 0, 3)
+        spread, folded = options.folded(like.shape[2])
         images = inputs if spread is None else lax.pad(inputs, jnp.zeros((), inputs.dtype), spread)
         images = images.reshape(*images.shape[:2], -1).transpose(1, 2, 0)[None]
         return _conv_p.bind(images, window, options=folded, kernel_order=(2, 0, 1, 3)).reshape(like.shape)
 
     batch, size = gradient.shape[0], _images_of_a_part(gradient.shape, gradient.dtype.itemsize, form)
     if size == batch:
-        return of_part(finished(gradient), finished(inputs))
+        return of_part(finished(gradient), finished(inputs), form)
 
     type_of_sum = jnp.promote_types(like.dtype, jnp.float32)
 
     def add_part(number: jax.Array, total: jax.Array) -> jax.Array:
-        return total + of_part(*(lax.dynamic_slice_in_dim(x, number * size, size) for x in (gradient, inputs)))
+        return total + of_part(*(lax.dynamic_slice_in_dim(x, number * size, size) for x in (gradient, inputs)), form)
 
     rest = batch % size
     if rest:
-        total = of_part(*(finished(x[batch - rest :]) for x in (gradient, inputs))).astype(type_of_sum)
+        form_of_rest = form if 2 * rest >= size else "plain"  # images are the channels of the folded form
+        last = (finished(x[batch - rest :]) for x in (gradient, inputs))
+        total = of_part(*last, form_of_rest).astype(type_of_sum)
     else:
         total = jnp.zeros(like.shape, type_of_sum)
     return lax.fori_loop(0, batch // size, add_part, total).astype(like.dtype)
@@ -162,14 +172,16 @@ def _gradient_of_kernel_on_cpu(gradient: Any, inputs: Any, *, like: Any, options
 def _form_of_weight_gradient(
     input_shape: Sequence[int], shape: Sequence[int], options: ConvolutionOptions, dtype: Any
 ) -> str:
-    """Whether the channels of the inputs are folded into their width, by the shapes of inputs and gradient."""
+    """Whether the channels of the inputs are folded into their width, by the shapes of inputs and gradient.
+
+    That is decided when the gradient is traced; an exported gradient keeps the form, though it never asks for oneDNN.
+    """
     if not options.foldable or several_devices():
         return "plain"
     batch = min(shape[0], _PANELS["folded, oneDNN"][1])
     if options.folded_by_onednn((batch, *input_shape[1:]), (*shape[1:3], batch, shape[3]), dtype):
         return "folded, oneDNN"
-    few = _CHANNELS_OF_YNNPACK <= shape[3] < _CHANNELS_OF_TWO_THREADS
-    return "folded" if few and dtype == jnp.float32 else "plain"
+    return "folded" if shape[3] in _FOLDED_CHANNELS and dtype == jnp.float32 else "plain"
 
 
 def _images_of_a_part(shape: Sequence[int], itemsize: int, form: str) -> int:

@@ -3,8 +3,8 @@
 JAX's wheels for Linux on x86 hold oneDNN, and XLA's compiler for CPU runs the custom calls by which a rewriter of its
 own could hand convolutions over (openxla/xla, `cpu/onednn_convolution.cc`). The wheels leave that rewriter idle: it is
 meant for a build of oneDNN that works asynchronously, which they do not hold. The calls work all the same, by all
-threads and faster than XLA's two other libraries, but once in many runs of tests with them a process was seen to die of
-a corrupted heap, and the cause was not found. So this module does nothing unless `CNNLAB_ONEDNN=1` is set in the
+threads and faster than XLA's two other libraries, but once in some fifty runs by hand a process was seen to die of a
+corrupted heap, and the cause was not found. So this module does nothing unless `CNNLAB_ONEDNN=1` is set in the
 environment before the first convolution.
 
 The call is no public interface of XLA either. It is written only for the versions of jaxlib listed here, whose form of
@@ -34,8 +34,8 @@ from .finished import several_devices
 Pads = tuple[tuple[int, int], tuple[int, int]]
 Pair = tuple[int, int]
 
-# Whose form of the call was tried. With a form that it does not know, oneDNN ends the process, so no other is tried.
-_KNOWN_VERSIONS = ("0.10.", "0.11.", "0.12.")
+# With which the form of the call was tried. A form that it does not know ends the process, so no other is tried.
+_KNOWN_VERSIONS = ("0.10.2", "0.12.0.1")
 _FEWEST_MULTIPLY_ADDS = 2**20  # below, the call costs more than it gains
 _IN_ORDER = (0, 1, 2, 3)
 
@@ -78,7 +78,8 @@ def onednn_convolution(
         inputs: `[batch, height, width, in_channels]`, float32.
         kernel: `[kernel_height, kernel_width, in_channels, out_channels]`, float32.
         strides: step of the window.
-        padding: `(before, after)` for height and width, not negative.
+        padding: `(before, after)` for height and width; not negative, and no more than the kernel reaches, beyond which
+            some of oneDNN's kernels were not tried.
         dilation: of the kernel.
         kernel_order: the axes of `kernel` as they should lie in memory, the outermost first. oneDNN brings the kernel
             into an order of its own in any case; so a kernel that was transposed need not be copied before.
@@ -113,20 +114,28 @@ def onednn_is_there() -> bool:
     """Whether oneDNN may be used, and the compiler of this process runs its convolutions rightly; tried once."""
     if os.environ.get("CNNLAB_ONEDNN") != "1":
         return False
-    on_linux = sys.platform == "linux" and platform.machine() == "x86_64"
-    if not on_linux or jax.default_backend() != "cpu":
-        return False
-    if not jaxlib.version.__version__.startswith(_KNOWN_VERSIONS):
-        return False
+    missing = _missing()
+    if missing:
+        warnings.warn(f"CNNLAB_ONEDNN=1 does nothing here: {missing}.", stacklevel=2)
+    return not missing
+
+
+def _missing() -> str:
+    """What speaks against oneDNN in this process; nothing where a small convolution comes out right."""
+    if sys.platform != "linux" or platform.machine() != "x86_64" or jax.default_backend() != "cpu":
+        return "it needs JAX on a CPU, on Linux and x86-64"
+    version = jaxlib.version.__version__
+    if version not in _KNOWN_VERSIONS:
+        return f"it is known with jaxlib {' and '.join(_KNOWN_VERSIONS)}, this is {version}"
     images = np.arange(2 * 5 * 6 * 3, dtype=np.float32).reshape(2, 5, 6, 3) % 7
     filters = np.arange(3 * 2 * 3 * 4, dtype=np.float32).reshape(3, 2, 3, 4) % 5
     options: dict[str, Any] = {"strides": (2, 1), "padding": ((1, 0), (0, 1)), "dilation": (1, 2)}
     try:
         with jax.ensure_compile_time_eval():  # others may be traced just now
             ours = np.asarray(jax.jit(partial(onednn_convolution, **options))(images, filters))
-    except Exception:  # this compiler does not know the call: no failure, only slower
-        return False
-    return np.array_equal(ours, _by_numpy(images, filters, **options))
+    except Exception as error:  # such as a compiler that does not know the call
+        return f"a first convolution failed ({type(error).__name__}: {(str(error).splitlines() or [''])[0]})"
+    return "" if np.array_equal(ours, _by_numpy(images, filters, **options)) else "a first convolution came out wrong"
 
 
 def _by_numpy(images: np.ndarray, filters: np.ndarray, strides: Pair, padding: Pads, dilation: Pair) -> np.ndarray:
@@ -149,7 +158,7 @@ def _output_size(
     return height, width
 
 
-@cache
 def _silence_the_cache() -> None:
+    """Drop the warning about programs that cannot be kept; each time, since filters end with `catch_warnings`."""
     message = "Error writing persistent compilation cache entry .*bad_alloc"
     warnings.filterwarnings("ignore", message=message, category=UserWarning)

@@ -30,7 +30,7 @@ def test_a_weight_gradient_by_pairs_of_columns_is_that_of_lax(
     assert_close(*(jax.jit(g)(inputs, kernel) for g in gradients))
 
 
-# Odd sizes leave a rest; 8 images of 32 x 32 pixels and 64 channels are a part, 256 of 4 x 4 pixels and 16 are one too.
+# Odd sizes leave a rest; 8 images of 32 x 32 pixels and 64 channels are a part.
 @pytest.mark.parametrize(
     ("batch", "side", "channels", "options"),
     [
@@ -38,6 +38,7 @@ def test_a_weight_gradient_by_pairs_of_columns_is_that_of_lax(
         (16, 32, 64, {"strides": (2, 2)}),
         (37, 20, 24, {"rhs_dilation": (2, 2)}),
         (40, 16, 40, {"lhs_dilation": (2, 1)}),
+        (37, 20, 130, {}),
     ],
 )
 def test_a_weight_gradient_that_goes_through_the_batch_in_parts_is_that_of_lax(
@@ -70,8 +71,11 @@ def parts_of_two(monkeypatch: Any) -> None:
     ],
     ids=["forward over reverse", "reverse over reverse", "vmap over images", "vmap over both"],
 )
-def test_parts_of_the_batch_have_every_derivative_that_lax_has(transform: Callable, parts_of_two: None) -> None:
-    arrays = normal((7, 6, 5, 3), (3, 3, 3, 4))
+@pytest.mark.parametrize("out_channels", [4, 18], ids=["plain", "folded"])
+def test_parts_of_the_batch_have_every_derivative_that_lax_has(
+    out_channels: int, transform: Callable, parts_of_two: None
+) -> None:
+    arrays = normal((7, 6, 5, 3), (3, 3, 3, out_channels))
     found, expected = (jax.jit(functools.partial(transform, objective(conv)))(*arrays) for conv in (ours, with_lax))
     assert_close(found, expected)
 
@@ -128,7 +132,8 @@ def folded_rows(function: Callable, *arrays: jax.Array) -> set[int]:
 
 
 @pytest.mark.parametrize(("out_channels", "folds"), [(16, False), (17, True), (127, True), (128, False)])
-def test_channels_choose_the_form_of_the_weight_gradient(out_channels: int, folds: bool) -> None:
+def test_channels_choose_the_form_of_the_weight_gradient(out_channels: int, folds: bool, monkeypatch: Any) -> None:
+    monkeypatch.setattr(dense_convolution, "_threads", lambda: 2)
     program = lowered("cpu", jax.grad(objective(ours), 1), (2, 4, 4, 3), (3, 3, 3, out_channels))
     assert (f"tensor<1x3x9x{out_channels}xf32>" in program) == folds
 
