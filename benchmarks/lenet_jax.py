@@ -19,6 +19,7 @@ import cnnlab
 from cnnlab.data import Split
 from cnnlab.training import Trainer
 from cnnlab.training.callbacks import Callback
+from cnnlab.training.precision import set_precision
 
 
 class Answering(Callback):
@@ -47,20 +48,27 @@ def run_cnnlab(channel: Channel, *, noise: float) -> None:
     # No end but the parent's: the rules that stop a run or cut its rate are put out of reach.
     never = 1_000_000
     recipe = cnnlab.get_recipe("thesis").replace(
-        noise=noise, epochs=never, plateau_patience=never, convergence_patience=never, target_accuracy=2.0
+        noise=noise,
+        epochs=never,
+        plateau_patience=never,
+        convergence_patience=never,
+        target_accuracy=2.0,
+        precision=channel.options["dtype"],
     )
     train = Split(*make_data(channel.options["steps"]))
     trainer = Trainer(recipe, train, train.take(slice(0, BATCH)), "test")
-    trainer.run(cnnlab.create_model("lenet"), callbacks=[Answering(channel)])
+    network = set_precision(cnnlab.create_model("lenet"), recipe.precision)
+    trainer.run(network, callbacks=[Answering(channel)])
 
 
 class PlainLeNet(nnx.Module):
     """The thesis' network as a Flax user writes it."""
 
-    def __init__(self, rngs: nnx.Rngs):
-        self.conv1 = nnx.Conv(3, 6, (5, 5), padding="VALID", rngs=rngs)
-        self.conv2 = nnx.Conv(6, 16, (5, 5), padding="VALID", rngs=rngs)
-        self.dense = nnx.List([nnx.Linear(a, b, rngs=rngs) for a, b in zip(WIDTHS[:-1], WIDTHS[1:], strict=True)])
+    def __init__(self, rngs: nnx.Rngs, dtype: str):
+        self.conv1 = nnx.Conv(3, 6, (5, 5), padding="VALID", dtype=dtype, rngs=rngs)
+        self.conv2 = nnx.Conv(6, 16, (5, 5), padding="VALID", dtype=dtype, rngs=rngs)
+        sizes = zip(WIDTHS[:-1], WIDTHS[1:], strict=True)
+        self.dense = nnx.List([nnx.Linear(a, b, dtype=dtype, rngs=rngs) for a, b in sizes])
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map `[b, 32, 32, 3]` to logits `[b, 10]`."""
@@ -76,7 +84,7 @@ def run_flax(channel: Channel) -> None:
     """Train with one jitted step per batch: split once, donated state, data on the device."""
     steps = channel.options["steps"]
     images, labels = map(jnp.asarray, make_data(steps))
-    graph, params = nnx.split(PlainLeNet(nnx.Rngs(0)))
+    graph, params = nnx.split(PlainLeNet(nnx.Rngs(0), channel.options["dtype"]))
     tx = optax.sgd(RATE, momentum=MOMENTUM)
 
     def step(carry, i, images, labels):
@@ -87,7 +95,8 @@ def run_flax(channel: Channel) -> None:
         x = x + NOISE * jax.random.normal(noise_key, x.shape)
 
         def objective(params):
-            return optax.softmax_cross_entropy_with_integer_labels(nnx.merge(graph, params)(x), y).mean()
+            logits = nnx.merge(graph, params)(x).astype(jnp.float32)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
 
         loss, gradient = jax.value_and_grad(objective)(params)
         updates, opt_state = tx.update(gradient, opt_state, params)

@@ -1,7 +1,8 @@
-"""Training speed of the thesis' network on CPU: cnnlab, plain Flax and PyTorch, side by side in one run.
+"""Training speed of the thesis' network: cnnlab, plain Flax and PyTorch, side by side in one run.
 
-    python benchmarks/lenet_step.py               # about 10 minutes on two cores, most of it torch.compile
-    python benchmarks/lenet_step.py --no-torch    # without PyTorch
+    python benchmarks/lenet_step.py --device cpu    # about 10 minutes on two cores, most of it torch.compile
+    python benchmarks/lenet_step.py --device gpu    # bfloat16, data on the device
+    python benchmarks/lenet_step.py --no-torch      # without PyTorch
 
 Each contender lives in a process of its own. In each round each of them trains one pass over the same
 images while all others sleep; benchmarks/README.md tells what is timed and how to read the result.
@@ -11,11 +12,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
+from architectures import choose_device
 from contender import PARAMETERS
 from measure import (
     RESULTS,
@@ -37,21 +38,26 @@ JAX = ("cnnlab", "cnnlab, no noise", "plain flax")
 TORCH = ("torch eager", "torch eager channels_last", "torch compile", "torch compile channels_last")
 # So few steps show speed but no learning: the first hundred of this network leave the loss where it was.
 STEPS_THAT_LEARN = 1000
+STEPS = {"cpu": 500, "gpu": 2000}
+DTYPES = {"cpu": "float32", "gpu": "bfloat16"}
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Read the options, measure, print the table, write the JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5, help="times each contender is timed (5)")
-    parser.add_argument("--steps", type=int, default=500, help="training steps of 32 images per time (500)")
+    parser.add_argument("--steps", type=int, help="training steps of 32 images per time (500, on a GPU 2000)")
+    parser.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="auto: a GPU if there is one")
     parser.add_argument("--threads", type=int, default=2, help="CPUs and threads of each contender (2)")
     parser.add_argument("--no-torch", action="store_true", help="leave PyTorch out")
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=JAX + TORCH, help="these contenders only")
-    parser.add_argument("--out", type=Path, default=RESULTS / "lenet_step.json", help="the JSON file to write")
+    parser.add_argument(
+        "--out", type=Path, help="the JSON file to write (results/lenet_step.json, on a GPU lenet_step_gpu.json)"
+    )
     parser.add_argument("--page", type=Path, help="put the table into this page of the docs too")
     args = parser.parse_args(arguments)
     try:
-        if args.rounds < 1 or args.steps < 1:
+        if args.rounds < 1 or (args.steps is not None and args.steps < 1):
             raise BenchmarkError("Expected --rounds and --steps of at least 1.")
         names = [name for name in JAX + TORCH if not args.only or name in args.only]
         names = [name for name in names if name in JAX or not args.no_torch]
@@ -59,8 +65,10 @@ def main(arguments: list[str] | None = None) -> None:
             raise BenchmarkError("Expected at least one contender, got none; do leave out --only or --no-torch.")
         if set(names) & set(TORCH):
             expect_torch()
-        os.environ["JAX_PLATFORMS"] = "cpu"
-        contenders = measure(names, rounds=args.rounds, steps=args.steps, threads=args.threads)
+        device = choose_device(args.device)
+        settings = {"device": device, "dtype": DTYPES[device], "threads": args.threads, "rounds": args.rounds}
+        settings |= {"steps": args.steps or STEPS[device], "batch_size": 32}
+        contenders = measure(names, settings)
     except BenchmarkError as error:
         sys.exit(f"lenet_step.py: {error}")
     peers = [name for name in names if name in TORCH]
@@ -69,14 +77,15 @@ def main(arguments: list[str] | None = None) -> None:
         for name, ratio in ratios(speeds, peers).items():
             contenders[name]["ratio_to_best_torch"] = ratio
     print(report(contenders))
-    settings = {"rounds": args.rounds, "steps": args.steps, "batch_size": 32, "threads": args.threads}
-    write_json(args.out, "lenet_step", {"settings": settings, "contenders": contenders}, **versions("torch"))
+    name = "lenet_step" if device == "cpu" else f"lenet_step_{device}"
+    out = args.out or RESULTS / f"{name}.json"
+    write_json(out, "lenet_step", {"settings": settings, "contenders": contenders}, **versions("torch"))
     if args.page is not None:
-        update_page(args.page, "lenet_step", f"{describe_run(args.out)}\n\n{report(contenders)}")
-    print(f"\n{args.out}")
+        update_page(args.page, name, f"{describe_run(out)}\n\n{report(contenders)}")
+    print(f"\n{out}")
 
 
-def measure(names: list[str], *, rounds: int, steps: int, threads: int) -> dict[str, dict[str, Any]]:
+def measure(names: list[str], settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Start all contenders, then time each once per round; return what each measured."""
     workers: dict[str, Worker] = {}
     passes: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
@@ -84,13 +93,13 @@ def measure(names: list[str], *, rounds: int, steps: int, threads: int) -> dict[
         for name in names:
             say(f"{name}: compiling and warming up ...")
             script = "lenet_jax.py" if name in JAX else "lenet_torch.py"
-            options = {"kind": name, "steps": steps, "threads": threads, "cpus": cpus(threads)}
+            options = {**settings, "kind": name, "cpus": cpus(settings["threads"])}
             workers[name] = Worker(name, script, options)
             passes[name].append(workers[name].ask("warm up"))
-        for number, order in enumerate(rotated(names, rounds), start=1):
+        for number, order in enumerate(rotated(names, settings["rounds"]), start=1):
             for name in order:
                 passes[name].append(workers[name].ask("run"))
-            say(f"round {number} of {rounds}")
+            say(f"round {number} of {settings['rounds']}")
     finally:
         for worker in workers.values():
             worker.close()
@@ -118,7 +127,7 @@ def describe(name: str, passes: list[dict[str, Any]]) -> dict[str, Any]:
         "parameters": first["parameters"],
         "compile_seconds": first["compile_seconds"],
         "idle_cpu_seconds": max(a["idle_cpu_seconds"] for a in timed),
-        **{key: first[key] for key in ("way", "trial_seconds") if key in first},
+        **{key: first[key] for key in ("way", "trial_seconds", "failed_ways") if key in first},
     }
 
 
@@ -126,8 +135,9 @@ def describe_run(path: Path) -> str:
     """Return one line on a result: hardware, versions, rounds."""
     result = json.loads(path.read_text(encoding="utf-8"))
     env, settings = result["environment"], result["settings"]
+    hardware = env["device_kind"] if settings["device"] == "gpu" else f"{env['cpu']}, {settings['threads']} threads"
     return (
-        f"{env['cpu']}, {settings['threads']} threads; Python {env['python']}, jax {env['jax']}, torch {env['torch']}; "
+        f"{hardware}; Python {env['python']}, jax {env['jax']}, torch {env['torch']}; {settings['dtype']}; "
         f"{settings['rounds']} rounds of {settings['steps']} steps; {env['started'][:10]}"
     )
 

@@ -7,9 +7,12 @@ from contender import BATCH, MOMENTUM, NOISE, RATE, WIDTHS, Channel, make_data
 if __name__ == "__main__":  # binds the process to its CPUs: before PyTorch starts its threads
     CHANNEL = Channel()
 
+import contextlib
 import copy
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -43,7 +46,14 @@ def prepare(images: torch.Tensor) -> torch.Tensor:
     return x.add_(torch.randn_like(x), alpha=NOISE)
 
 
-def by_autograd(model: nn.Module, *, compiled: bool, optimizer: str, noise_inside: bool) -> Step:
+def computing(images: torch.Tensor) -> Any:
+    """Return a context: bfloat16 where it is faster on a GPU, as its users write it; on CPU nothing is changed."""
+    return torch.autocast("cuda", torch.bfloat16) if images.is_cuda else contextlib.nullcontext()
+
+
+def by_autograd(
+    model: nn.Module, *, compiled: bool, optimizer: str, noise_inside: bool, mode: str | None = None
+) -> Step:
     """Forward, `backward()`, `torch.optim.SGD`.
 
     Args:
@@ -51,6 +61,7 @@ def by_autograd(model: nn.Module, *, compiled: bool, optimizer: str, noise_insid
         compiled: `torch.compile` the loss, and with it the gradient.
         optimizer: "fused", "foreach", or "compiled" (`torch.compile` of the foreach step).
         noise_inside: the noise is part of the compiled loss.
+        mode: of `torch.compile`; "reduce-overhead" makes CUDA graphs of loss and gradient.
     """
     options = {"fused": True} if optimizer == "fused" else {"foreach": True}
     sgd = torch.optim.SGD(model.parameters(), lr=RATE, momentum=MOMENTUM, **options)
@@ -58,12 +69,16 @@ def by_autograd(model: nn.Module, *, compiled: bool, optimizer: str, noise_insid
     def loss_of(x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return F.cross_entropy(model(prepare(x) if noise_inside else x), labels)
 
-    objective = torch.compile(loss_of) if compiled else loss_of
+    objective = torch.compile(loss_of, mode=mode) if compiled else loss_of
     update = torch.compile(sgd.step) if optimizer == "compiled" else sgd.step
 
     def step(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        loss = objective(images if noise_inside else prepare(images), labels)
+        if mode is not None:
+            torch.compiler.cudagraph_mark_step_begin()
         sgd.zero_grad(set_to_none=True)
+        x = images if noise_inside else prepare(images)
+        with computing(x):
+            loss = objective(x, labels)
         loss.backward()
         update()
         return loss.detach()
@@ -71,12 +86,20 @@ def by_autograd(model: nn.Module, *, compiled: bool, optimizer: str, noise_insid
     return step
 
 
-def by_one_graph(model: nn.Module) -> Step:
-    """Loss, gradient and update compiled as one graph, without the autograd engine at run time."""
+def by_one_graph(model: nn.Module, *, mode: str | None = None) -> Step:
+    """Loss, gradient and update compiled as one graph, without the autograd engine at run time.
+
+    Args:
+        model: the network.
+        mode: of `torch.compile`; "reduce-overhead" makes one CUDA graph of it all.
+    """
     params = {name: p.detach() for name, p in model.named_parameters()}
     momenta = {name: torch.zeros_like(p) for name, p in params.items()}
+    if mode is not None:
+        for array in (*params.values(), *momenta.values()):
+            torch._dynamo.mark_static_address(array)  # else what is changed in place keeps it out of CUDA graphs
 
-    @torch.compile
+    @partial(torch.compile, mode=mode)
     def update(x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         def loss_of(params: dict[str, torch.Tensor]) -> torch.Tensor:
             return F.cross_entropy(torch.func.functional_call(model, params, (x,)), labels)
@@ -87,10 +110,15 @@ def by_one_graph(model: nn.Module) -> Step:
             p.sub_(momenta[name], alpha=RATE)
         return loss
 
-    return lambda images, labels: update(prepare(images), labels)
+    def step(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        x = prepare(images)
+        with computing(x):
+            return update(x, labels)
+
+    return step
 
 
-def ways(kind: str) -> dict[str, Callable[[nn.Module], Step]]:
+def ways(kind: str, device: torch.device) -> dict[str, Callable[[nn.Module], Step]]:
     """Return the ways to write the step that are tried for this kind of contender, by name."""
     if "eager" in kind:
         return {
@@ -103,7 +131,14 @@ def ways(kind: str) -> dict[str, Callable[[nn.Module], Step]]:
         )
         for name, inside in (("fused", False), ("fused", True), ("compiled", False))
     }
-    return {**tried, "one graph": by_one_graph}
+    tried["one graph"] = by_one_graph
+    if device.type == "cuda":
+        graphs = "reduce-overhead"
+        tried["fused, noise inside, CUDA graphs"] = lambda model: by_autograd(
+            model, compiled=True, optimizer="fused", noise_inside=True, mode=graphs
+        )
+        tried["one graph, CUDA graph"] = lambda model: by_one_graph(model, mode=graphs)
+    return tried
 
 
 def run(channel: Channel) -> None:
@@ -111,28 +146,38 @@ def run(channel: Channel) -> None:
     kind, steps = channel.options["kind"], channel.options["steps"]
     torch.set_num_threads(channel.options["threads"])
     torch.manual_seed(0)
+    device = torch.device("cuda" if channel.options["device"] == "gpu" else "cpu")
+    if device.type == "cuda":  # as JAX does by default: tensor cores for float32 too, kernels chosen by trial
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = True
     layout = torch.channels_last if "channels_last" in kind else torch.contiguous_format
     images, labels = map(torch.from_numpy, make_data(steps))
-    images, labels = images.permute(0, 3, 1, 2).contiguous(memory_format=layout), labels.long()
+    images = images.permute(0, 3, 1, 2).contiguous(memory_format=layout).to(device)
+    labels = labels.long().to(device)
     batches = list(zip(images.split(BATCH), labels.split(BATCH), strict=True))
-    initial = LeNet().to(memory_format=layout)
+    initial = LeNet().to(device, memory_format=layout)  # pyright: ignore[reportCallIssue]
 
     def one_pass(step: Step, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[float, float]:
         start = time.perf_counter()
-        total = torch.zeros(())
+        total = torch.zeros((), device=device)
         for x, y in batches:
             total += step(x, y)
         loss = total.item() / len(batches)
         return time.perf_counter() - start, loss
 
-    steps_of, models, trials, compile_seconds = {}, {}, {}, {}
-    for name, build in ways(kind).items():
+    steps_of, models, trials, compile_seconds, failed = {}, {}, {}, {}, {}
+    for name, build in ways(kind, device).items():
         models[name] = copy.deepcopy(initial)
-        steps_of[name] = build(models[name])
-        start = time.perf_counter()
-        one_pass(steps_of[name], batches[:2])
-        compile_seconds[name] = time.perf_counter() - start
-        trials[name] = min(one_pass(steps_of[name], batches[: max(steps // 4, 1)])[0] for _ in range(3))
+        try:
+            steps_of[name] = build(models[name])
+            start = time.perf_counter()
+            one_pass(steps_of[name], batches[:2])
+            compile_seconds[name] = time.perf_counter() - start
+            trials[name] = min(one_pass(steps_of[name], batches[: max(steps // 4, 1)])[0] for _ in range(3))
+        except RuntimeError as error:  # a way that is not for this device; the others are tried
+            failed[name] = (str(error).splitlines() or [type(error).__name__])[0]
+    if not trials:
+        raise RuntimeError(f"Expected one way to train that works, got {failed}.")
     chosen = min(trials, key=lambda name: trials[name])
     step, model = steps_of[chosen], models[chosen]
     model.load_state_dict(initial.state_dict())  # in place: the trials' training is undone
@@ -142,6 +187,7 @@ def run(channel: Channel) -> None:
         "images": len(images),
         "way": chosen,
         "trial_seconds": trials,
+        **({"failed_ways": failed} if failed else {}),
     }
     while True:
         seconds, loss = one_pass(step, batches)

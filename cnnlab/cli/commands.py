@@ -53,7 +53,7 @@ def train(
         options: set an option of the model, such as hidden=120,256,84; see cnnlab models lenet.
         seed: of initial weights, noise and order.
         seeds: train the seeds 0 to N-1.
-        at_once: whether seeds train at once in one program or one after the other; auto takes the faster.
+        at_once: seeds at once in one program or one after the other; auto: the faster, on a CPU one after the other.
         data_dir: where the data are.
         overwrite: replace the run that lies in --out.
         quiet: show no progress, only the result.
@@ -133,7 +133,9 @@ def evaluate(
     from cnnlab.experiment import load, seed_folders
     from cnnlab.experiment.plan import Plan
     from cnnlab.training import RunFolder
+    from cnnlab.training.compilation_cache import use_compilation_cache
 
+    use_compilation_cache()
     children = seed_folders(run)
     folders = children or [run]
     plan, _ = Plan.read(RunFolder.open(folders[0]), data_dir)
@@ -167,7 +169,9 @@ def predict(
     """
     from cnnlab.evaluation import predict as classify
     from cnnlab.experiment import load
+    from cnnlab.training.compilation_cache import use_compilation_cache
 
+    use_compilation_cache()
     predictions = classify(load(run), images, top_k=top_k)
     if json:
         print_json([{"image": p.image, "labels": p.labels, "probabilities": p.probabilities} for p in predictions])
@@ -184,7 +188,9 @@ def report(run: Annotated[Positional[Path], _RUN], *, data_dir: Annotated[Path |
         data_dir: where the data are, if they have moved.
     """
     from cnnlab.experiment import refresh_report
+    from cnnlab.training.compilation_cache import use_compilation_cache
 
+    use_compilation_cache()
     page, missing = refresh_report(run, data_dir)
     if missing is not None:
         print(missing)

@@ -116,13 +116,14 @@ JAX_CONTENDERS = {"cnnlab", "cnnlab, no noise", "plain flax"}
 )
 def test_lenet_step_runs_without_torch_and_writes_all_it_documents(tmp_path, chosen, contenders):
     out = tmp_path / "folder" / "step.json"
-    options = ("--no-torch", "--steps", "3", "--rounds", "1", "--threads", "1", "--out", str(out))
+    options = ("--device", "cpu", "--no-torch", "--steps", "3", "--rounds", "1", "--threads", "1", "--out", str(out))
     done = run_script("lenet_step.py", *options, *chosen)
     assert done.returncode == 0, done.stderr
     assert "images/s" in done.stdout and str(out) in done.stdout
     written = json.loads(out.read_text(encoding="utf-8"))
     assert set(written) == {"benchmark", "environment", "settings", "contenders"}
-    assert written["settings"] == {"rounds": 1, "steps": 3, "batch_size": 32, "threads": 1}
+    numbers = {"rounds": 1, "steps": 3, "batch_size": 32, "threads": 1}
+    assert written["settings"] == {"device": "cpu", "dtype": "float32", **numbers}
     kept = {"started", "command", "git_revision", "python", "jax", "flax", "torch", "cpu", "cpu_count"}
     assert kept <= set(written["environment"])
     assert set(written["contenders"]) == contenders
