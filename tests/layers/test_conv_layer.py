@@ -1,5 +1,7 @@
 """The layer `Conv`: parameters, results and pooling as those of `flax.nnx.Conv` and `nnx.max_pool`, exactly."""
 
+from functools import partial
+from random import Random
 from typing import Any
 
 import jax
@@ -7,9 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from hypothesis import assume, given, settings
 from jax import lax
 
 from cnnlab.layers import Conv, conv_general_dilated, max_pool
+from tests.layers import lax_oracle as oracle
+from tests.layers.drawn import FLOATS, assert_exact, seeds, two, whole
 
 
 def assert_equal(ours: Any, theirs: Any) -> None:
@@ -30,6 +35,7 @@ def whole_numbers(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float
 
 
 WHOLE = {"kernel_init": whole_numbers, "bias_init": whole_numbers}
+FEATURES = [(3, 6), (2, 16), (17, 4), (1, 20)]
 LAYERS = {
     "same": {},
     "valid": {"padding": "VALID"},
@@ -76,6 +82,42 @@ def test_the_layer_is_the_layer_of_flax_and_pools_like_it(options: dict) -> None
         ]
 
     assert_equal(*run(inputs, weights))
+
+
+@settings(max_examples=20)
+@given(seeds)
+def test_the_pooled_layer_is_convolution_bias_and_maximum_of_lax(seed: int) -> None:
+    random = Random(seed)
+    batch, kernel_size = (random.randint(1, 2), *two(random, 1, 9)), two(random, 1, 4)
+    groups, strides = random.choice([1, 1, 2, 5]), random.choice([(1, 1), (1, 1), (2, 1), (2, 2)])
+    in_features, out_features = (n * groups for n in random.choice(FEATURES if groups == 1 else [(3, 4), (1, 2)]))
+    window, padding = random.choice([(1, 1), (2, 2), (2, 3)]), random.choice(["SAME", "VALID"])
+    dtype = random.choice(FLOATS[:2])
+    options = {"padding": padding, "feature_group_count": groups, "dtype": dtype}
+    layer = Conv(in_features, out_features, kernel_size, strides, **options, **WHOLE, rngs=nnx.Rngs(0))
+    graph, state = nnx.split(layer)
+    pads = oracle.pads_of(batch[1:], kernel_size, strides, padding)
+    sides = [(n + sum(p) - k) // s + 1 for n, p, k, s in zip(batch[1:], pads, kernel_size, strides, strict=True)]
+    pooled = [n // k for n, k in zip(sides, window, strict=True)]
+    assume(min(pooled) > 0)
+    direction, images = whole(dtype, (batch[0], *pooled, out_features), (*batch, in_features))
+
+    @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # it runs for a millisecond
+    def run(direction: jax.Array, images: jax.Array, state: Any) -> Any:
+        value, pull = jax.vjp(lambda x, s: nnx.merge(graph, s).max_pooled(x, window), images, state)
+        of_images, of_state = pull(direction)
+        return value, of_images, of_state["kernel"][...], of_state["bias"][...]
+
+    found = run(direction, images, state)
+    assert [x.dtype for x in found] == [dtype, dtype, jnp.float32, jnp.float32]
+    kernel, bias = (np.asarray(state[name][...]) for name in ("kernel", "bias"))
+    convolve = {"padding": pads, "strides": strides, "groups": groups}
+    unused = np.zeros((batch[0], *sides, out_features))
+    convolved = oracle.convolution(unused, images, kernel, **convolve)[0] + bias
+    value, pulled = oracle.pooling(direction, convolved, window=window, strides=window, padding=((0, 0), (0, 0)))
+    gradients = oracle.convolution(pulled, images, kernel, **convolve)[1:]
+    ours = [np.asarray(x, np.float64) for x in found]
+    assert_exact(ours, [value, *gradients, pulled.sum((0, 1, 2))])
 
 
 def test_one_image_without_a_batch_pools_like_a_batch_of_one() -> None:

@@ -1,11 +1,16 @@
 """Global and adaptive pooling against NumPy, and against PyTorch where it is installed."""
 
+from random import Random
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
 
 from cnnlab.layers import adaptive_avg_pool, global_avg_pool, global_max_pool
+from tests.layers.drawn import FLOATS, half_unit, normal, seeds, two, value_and_gradients, whole
 
 # Means of some hundred float32 numbers in any order, relative to the largest input.
 MEAN = 1e-6
@@ -30,6 +35,60 @@ def test_the_gradients_of_global_pooling() -> None:
     np.testing.assert_array_equal(jax.grad(lambda x: global_avg_pool(x).sum())(x), np.full(x.shape, 0.25))
     # Equal maxima share the gradient.
     np.testing.assert_array_equal(jax.grad(lambda x: global_max_pool(x).sum())(x)[0, ..., 0], [[0, 0.5], [0.5, 0]])
+
+
+def drawn_case(random: Random) -> tuple[tuple[int, ...], Any]:
+    """A shape of images and a type."""
+    return (random.randint(1, 2), *two(random, 1, 9), random.choice([1, 3, 16, 17, 20])), random.choice(FLOATS)
+
+
+def averages(length: int, count: int) -> np.ndarray:
+    """The matrix that takes the means of `count` windows that cover a line of pixels."""
+    windows = [(i * length // count, -(-(i + 1) * length // count)) for i in range(count)]
+    pixels = np.arange(length)
+    return np.stack([((pixels >= start) & (pixels < end)) / (end - start) for start, end in windows])
+
+
+@settings(max_examples=20)
+@given(seeds)
+def test_global_and_adaptive_means_and_their_gradients_are_within_rounding(seed: int) -> None:
+    """The means of rows are rounded, and then those of columns; sums are made in float32.
+
+    The gradient is rounded when divided, and once more for each other window of a row or column that holds the pixel.
+    """
+    random = Random(seed)
+    (shape, dtype), size = drawn_case(random), random.choice([None, two(random, 1, 7)])
+    pool = global_avg_pool if size is None else lambda x: adaptive_avg_pool(x, size)
+    rows, columns = (averages(n, k) for n, k in zip(shape[1:3], size or (1, 1), strict=True))
+    out = (shape[0], shape[3]) if size is None else (shape[0], *size, shape[3])
+    (direction,), (x,) = normal(dtype, out), normal(dtype, shape)
+
+    def expected(direction, x):
+        grid = direction.reshape(shape[0], len(rows), len(columns), shape[3])
+        value = np.einsum("ph,bhwc,qw->bpqc", rows, x, columns)
+        return value.reshape(out), np.einsum("ph,bpqc,qw->bhwc", rows, grid, columns)
+
+    numbers = [np.asarray(a, np.float64) for a in (direction, x)]
+    windows = sum(np.count_nonzero(a, 0).max() for a in (rows, columns))
+    sums = (shape[1] + shape[2] + 4) * half_unit(jnp.float32)  # one for each number that is added or divided
+    found, magnitudes = value_and_gradients(pool)(direction, x), expected(*map(np.abs, numbers))
+    for a, b, size_, roundings in zip(found, expected(*numbers), magnitudes, (2, windows), strict=True):
+        assert a.shape == b.shape
+        assert (np.abs(a - b) <= (roundings * half_unit(dtype) + sums) * size_).all()
+
+
+@settings(max_examples=20)
+@given(seeds)
+def test_the_global_maximum_shares_its_gradient_in_every_type(seed: int) -> None:
+    shape, dtype = drawn_case(Random(seed))
+    (direction,), (x,) = normal(dtype, (shape[0], shape[3])), whole(dtype, shape)
+    value, gradient = value_and_gradients(global_max_pool)(direction, x)
+    pixels = np.asarray(x, np.float64)
+    np.testing.assert_array_equal(value, pixels.max((1, 2)))
+    equal = pixels == pixels.max((1, 2), keepdims=True)
+    share = equal / equal.sum((1, 2), keepdims=True) * np.asarray(direction, np.float64)[:, None, None]
+    # A quotient that is rounded, or a product with a reciprocal that is rounded too.
+    assert (np.abs(gradient - share) <= 2 * half_unit(dtype) * np.abs(share)).all()
 
 
 def test_the_global_mean_of_bfloat16_is_summed_in_float32() -> None:
