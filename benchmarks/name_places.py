@@ -105,12 +105,13 @@ def _clashes(options: _Options, dots: Array, name: int, others: NDArray[np.int64
     low, high, start = (part[name][:, None] for part in (options.low, options.high, options.starts))  # [k, 1, 2]
     there = others, chosen[others]
     their_low, their_high, their_start = options.low[there], options.high[there], options.starts[there]  # [m, 2]
+    line, their_line = options.lines[name][:, None], options.lines[there]  # whether it is drawn: [k, 1], [m]
     end, their_end = dots[name], dots[others]
     clashes = (
         ((low < their_high) & (their_low < high)).all(axis=-1),
-        _enters(start, end, their_low, their_high),
-        _enters(their_start, their_end, low, high),
-        _cross(start, end, their_start, their_end),
+        line & _enters(start, end, their_low, their_high),
+        their_line & _enters(their_start, their_end, low, high),
+        line & their_line & _cross(start, end, their_start, their_end),
     )  # each [k, m]
     return np.sum(clashes, axis=(0, 2), dtype=float)
 

@@ -113,7 +113,7 @@ class Peer:
         """Run the script and return `seconds`, those of each of its runs, and `wall_seconds` of the whole process.
 
         Args:
-            log: file that keeps what it prints.
+            log: file that keeps what it prints, errors as well.
 
         Raises:
             BenchmarkError: it fails, or prints nothing that the pattern matches.
@@ -125,17 +125,18 @@ class Peer:
         start = time.perf_counter()
         with log.open("w", encoding="utf-8") as file:
             done = subprocess.run(
-                command, cwd=self.script.parent, env=environment, stdout=file, stderr=subprocess.PIPE, text=True
+                command, cwd=self.script.parent, env=environment, stdout=file, stderr=subprocess.STDOUT
             )
         wall = time.perf_counter() - start
+        printed = log.read_text(encoding="utf-8", errors="replace")
         if done.returncode:
-            words = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+            words = (printed.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
             raise BenchmarkError(f"{self.script.name} stopped: {words}")
         if self.pattern is None:
             return {"seconds": [wall], "wall_seconds": wall}
         try:
-            seconds = reported_seconds(log.read_text(encoding="utf-8", errors="replace"), self.pattern)
-        except ValueError as error:
+            seconds = reported_seconds(printed, self.pattern)
+        except (TypeError, ValueError) as error:  # a group that is optional may have no text
             raise BenchmarkError(
                 f"Expected --peer-pattern to find numbers of seconds in {log}, got: {error}."
             ) from error
@@ -155,5 +156,5 @@ class Peer:
 
 
 def reported_seconds(output: str, pattern: str) -> Sequence[float]:
-    """Return the group of every match of the pattern as a number; ValueError for what is none."""
+    """Return the group of every match of the pattern as a number; ValueError or TypeError for what is none."""
     return [float(match.group(1)) for match in re.finditer(pattern, output)]

@@ -41,10 +41,11 @@ def read_finished(path: Path, settings: Mapping[str, Any]) -> Finished:
 
 
 def append_line(path: Path, settings: Mapping[str, Any], line: Mapping[str, Any]) -> None:
-    """Add a run or a call of the peer to the file, with the settings first where it is new."""
+    """Add a run or a call of the peer to the file, with the settings first where no whole line is there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    lines = [line] if text else [dict(settings), line]
+    begun = any(_parsed(there) is not None for there in text.split("\n"))
+    lines = [line] if begun else [dict(settings), line]
     start = "" if text.endswith("\n") or not text else "\n"  # after a line that a killed process left unfinished
     with path.open("a", encoding="utf-8") as file:
         file.write(start + "".join(f"{json.dumps(dict(value))}\n" for value in lines))

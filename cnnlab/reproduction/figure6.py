@@ -70,8 +70,8 @@ class Figure6(Study):
         "curves": "Training error at the fastest rate of each activation; counted during an epoch, it stands at its "
         "middle. Dashed is a seed 0 that does not count, since it chose the rate.",
         "sweep": "Epochs to 25 % training error by learning rate, the line through the means. An open circle is a seed "
-        "0 that does not count, since it chose the rate; an open triangle is a run that was not there when it ended, a "
-        "cross at the top one that diverged.",
+        "0 that does not count, since it chose the rate; an open triangle is a run that had not got to 25 % when it "
+        "ended, a cross at the top one that diverged.",
     }
 
     def rows(self, results: Results) -> list[Row]:
@@ -85,8 +85,8 @@ class Figure6(Study):
                 found = _found(results, row.name).runs
                 runs = _judged(found)
                 mark = "fastest" if fastest.over and row.recipe.learning_rate == fastest.best else ""
-                if len(runs) < len(found):
-                    mark += f"; seed 0, which chose it, apart: {_epochs_cell(found[:1])}"
+                if apart := _apart(found):
+                    mark += f"; seed 0, which chose it, apart: {_epochs_cell(apart)}"
                 accuracy = percent([run["last_accuracy"] for run in runs if run["last_accuracy"] is not None])
                 lines.append((name, f"{row.recipe.learning_rate:g}", _epochs_cell(runs), mark, accuracy))
         return ("activation", "rate", "epochs to 25 % training error (runs)", "", "test accuracy at the end"), lines
@@ -186,7 +186,7 @@ def _judged(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _apart(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The others: what chose the rate, where there are runs that did not."""
-    return [run for run in runs if run not in _judged(runs)]
+    return [run for run in runs if run["seed"] == 0 and len(runs) > 1]
 
 
 def _can_tell(results: Results, row: RowResults, found: Sweep) -> bool:

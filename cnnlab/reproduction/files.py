@@ -43,7 +43,9 @@ def read_results(path: Path) -> Results | None:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
         fields = RowResults.__dataclass_fields__
-        rows = [RowResults(**{key: row[key] for key in row if key in fields}) for row in value["rows"]]
+        # Older files lack the seeds asked for; what they call planned was no more than those.
+        told = [{"asked_seeds": row.get("planned_seeds"), **row} for row in value["rows"]]
+        rows = [RowResults(**{key: row[key] for key in row if key in fields}) for row in told]
         found = {row.row: row for row in rows}
         return Results(value["study"], value["quick"], value["epochs"], found, value["measured"])
     except (ValueError, LookupError, TypeError, AttributeError) as error:

@@ -99,7 +99,10 @@ def collect(
 
 
 def with_known(rows: Iterable[Row], results: Results, known: Results) -> Results:
-    """Add to results the runs that were known before, of seeds that they lack, if of what their row is now."""
+    """Add to results the runs that were known before, of seeds that they lack, if of what their row is now.
+
+    The seeds asked for are the most that ever were: who has seen the runs can ask for more, but not for fewer.
+    """
     found = dict(results.rows)
     for row in rows:
         now, before = found.get(row.name), known.rows.get(row.name)
@@ -110,7 +113,8 @@ def with_known(rows: Iterable[Row], results: Results, known: Results) -> Results
                 now = replace(now, options=before.options, images=before.images)
             seeds = {run["seed"] for run in now.runs}
             kept = [run for run in before.runs if run["seed"] not in seeds and run["seed"] < row.seeds]
-            now = replace(now, runs=sorted([*now.runs, *kept], key=lambda run: run["seed"]))
+            asked = _larger(now.asked_seeds, before.asked_seeds)
+            now = replace(now, asked_seeds=asked, runs=sorted([*now.runs, *kept], key=lambda run: run["seed"]))
         found[row.name] = now
     return replace(results, rows=found)
 
@@ -179,6 +183,11 @@ def _with_findings(
         print(f"{folder} is not inspected: {' '.join(str(error).split())}", file=sys.stderr)
         found = {}
     return {**run, "found": found} if found else run
+
+
+def _larger(asked: int | None, before: int | None) -> int | None:
+    """The larger of two numbers of seeds that were asked for; None is all that are planned."""
+    return None if asked is None or before is None else max(asked, before)
 
 
 def _identity(run: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -45,7 +45,7 @@ def reproduce(
         epochs: shorten the schedules to so many, in their shape; for what would take too long.
         rows: train these alone; what is there of others is shown all the same.
         seeds: train at most so many seeds of each row; with fewer than the study plans, only a shortened version is
-            judged.
+            judged, by the most that were ever asked for.
         workers: processes at a time, each on a core of its own; for small networks on CPUs.
         data_dir: where to look for the data.
         docs: put the results into this documentation folder as well (`publish`).
@@ -99,7 +99,7 @@ def _reproduce(
             written = results
 
     look()
-    while jobs := _todo(study, results, names):
+    while jobs := _todo(study, results, names, seeds):
         for data in dict.fromkeys(row.data for row, _ in jobs):
             if isinstance(data, str) and data not in prepared:
                 load_dataset(data, data_dir, progress=progress)  # what is not there is said before anything trains
@@ -164,8 +164,8 @@ def _gathered(study: Study, known: Results, out: Path, seeds: int | None) -> Res
     return replace(results, measured=study.measure(results))
 
 
-def _todo(study: Study, results: Results, names: Sequence[str] | None) -> Jobs:
-    """Return the rows that are still to be trained, with the seeds that are missing."""
+def _todo(study: Study, results: Results, names: Sequence[str] | None, most: int | None) -> Jobs:
+    """Return the rows that are still to be trained, with the seeds that are missing, at most so many of each row."""
     rows = rows_of(study, results)
     unknown = [name for name in names or () if name not in results.rows]
     if unknown:
@@ -174,8 +174,7 @@ def _todo(study: Study, results: Results, names: Sequence[str] | None) -> Jobs:
         )
     todo = []
     for row in rows:
-        found = results.rows[row.name]
-        seeds = found.lacking(found.wanted_seeds)
+        seeds = results.rows[row.name].lacking(row.seeds if most is None else min(most, row.seeds))
         if seeds and (not names or row.name in names):
             todo.append((row, seeds))
     return todo

@@ -24,7 +24,7 @@ class RowResults:
         model, options, recipe, data: what was trained, as plain values; the options with those that the data decide.
         images: `fingerprint`, `shape` and number of `classes` of the data; empty, as long as no run has told.
         planned_seeds: how many runs the study plans.
-        asked_seeds: the most that were asked for (`--seeds`); None where nobody said so.
+        asked_seeds: the most that were ever asked for (`--seeds`); None for all that are planned.
         runs: one record per seed, see `cnnlab.reproduction.gather.read_run`.
     """
 

@@ -110,6 +110,16 @@ def test_a_line_enters_a_box_or_crosses_a_line_only_between_its_ends(room):
     assert places._cross(*ends[:4]) and not places._cross(*ends[:3], ends[4])
 
 
+def test_lines_cross_only_where_both_are_drawn(room):
+    places, dots = room("name_places"), np.array([[10.0, 10.0], [10.0, 0.0]])
+    high = np.array([[[0.0, 0.0]], [[0.0, 15.0]]])
+    starts = np.array([[[0.0, 0.0]], [[0.0, 10.0]]])
+    for lines, crossings in (([True, True], 1), ([True, False], 0), ([False, True], 0)):
+        drawn = np.array(lines)[:, None]
+        options = places._Options(high - 2.5, high - 5, high, starts, drawn, np.zeros((2, 1)))
+        assert places._clashes(options, dots, 0, np.array([1]), np.array([0, 0])) == [crossings]
+
+
 def test_each_family_has_a_look_of_its_own_in_the_legend_and_the_axes_name_their_units(room):
     chart, result = room("architectures_chart"), committed()
     figure = chart.chart(result)

@@ -83,11 +83,14 @@ def test_what_makes_another_peer_is_among_the_settings(chosen) -> None:
 def test_a_script_that_fails_or_reports_nothing_is_one_line(chosen, room, tmp_path) -> None:
     error, log = room("measure").BenchmarkError, tmp_path / "peer.log"
     with pytest.raises(error, match="peer.py stopped: no GPU here"):
-        chosen("raise SystemExit('no GPU here')").run(log)
+        chosen("print('begins'); raise SystemExit('no GPU here')").run(log)
+    assert log.read_text() == "begins\nno GPU here\n"
     with pytest.raises(error, match=r"Expected more than 1 matches of 'took \(\.\+\) s' in .*peer.log, got 1; do look"):
         chosen("print('took 5.0 s')", "--peer-pattern", "took (.+) s", "--peer-warm-up", "1").run(log)
     with pytest.raises(error, match="Expected --peer-pattern to find numbers of seconds in .*peer.log, got: .*'long'"):
         chosen("print('took long')", "--peer-pattern", "took (.+)").run(log)
+    with pytest.raises(error, match="Expected --peer-pattern to find numbers of seconds in .*peer.log, got: .*None"):
+        chosen("print('took long')", "--peer-pattern", "took ([0-9]+)?").run(log)
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,15 @@ def test_an_unfinished_line_is_ignored_and_does_not_spoil_the_next(results, tmp_
     assert found.rounds == [{"round": 0, "seconds": [3.0]}]
 
 
+def test_settings_that_were_left_unfinished_are_written_again(results, tmp_path) -> None:
+    path, settings = tmp_path / "runs.jsonl", {"target": 94}
+    path.write_text('{"target": 9')
+    results.append_line(path, settings, {"seed": 0})
+    results.append_line(path, settings, {"seed": 1})
+    assert results.read_finished(path, settings).runs == [{"seed": 0}, {"seed": 1}]
+    assert path.read_text().count('"target"') == 2, "the unfinished line, and one whole"
+
+
 def test_what_is_told_of_a_recipe_separates_no_runs_and_what_trains_does(room, results, tmp_path) -> None:
     path, recipe = tmp_path / "runs.jsonl", get_recipe("race94")
     results.append_line(path, {"recipe": recipe.to_dict(), "device": "cpu"}, {"seed": 0})

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cnnlab.reproduction import Results, RowResults
+from cnnlab.reproduction import Results, Row, RowResults
 from cnnlab.reproduction.comparison import Difference, judge_higher
+from cnnlab.reproduction.gather import with_known
+from cnnlab.training import Recipe
 from tests.reproduction.small_study import made_up_row
 
 NO_RUNS = RowResults("low", "")
@@ -93,6 +95,24 @@ def test_fewer_seeds_than_planned_decide_a_shortened_version_alone() -> None:
     assert "undecided in between, with a planned run (of a shortened version, one asked for) missing" in (
         verdict_of(ABOVE, two, epochs=8).rule
     )
+
+
+def test_fewer_seeds_asked_for_afterwards_do_not_decide() -> None:
+    def asked(seeds: int | None, *accuracies: list[float]) -> Results:
+        rows = zip(("high", "low"), accuracies, strict=True)
+        found = {name: replace(made_up_row(name, values, 5), asked_seeds=seeds) for name, values in rows}
+        return Results("small", epochs=8, rows=found)
+
+    study = [Row(name, "", "mlp", Recipe(), 5, {}, "digits") for name in ("high", "low")]
+    two = asked(2, [0.90, 0.91], [0.80, 0.81])
+    for before, outcome in ((asked(3, [0.90, 0.91, 0.92], [0.80, 0.81]), "undecided"), (two, "holds"),
+                            (asked(None, [0.90], [0.80]), "undecided"), (asked(1, [0.90], [0.80]), "holds"),
+                            (Results("small", epochs=8), "holds")):  # fmt: skip
+        found = with_known(study, two, before)
+        share = judge_higher(found, "a claim", "share", ("high", "low"), lambda row: row.values("test_accuracy"))
+        assert share.outcome == outcome
+    more = with_known(study, asked(3, [0.90, 0.91], [0.80, 0.81]), two)
+    assert {row.asked_seeds for row in more.rows.values()} == {3}, "but more can be asked for"
 
 
 def test_a_quick_version_decides_nothing_and_a_shortened_one_refutes_nothing() -> None:

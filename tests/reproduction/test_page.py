@@ -99,6 +99,20 @@ def test_a_shortened_version_is_whole_with_the_seeds_that_were_asked_for(small, 
     assert "**In part: 2 of 4 runs; missing: 1 of narrow, 1 of wide.** `cnnlab reproduce small --seeds 1`" in page
 
 
+def test_what_older_files_call_planned_are_the_seeds_that_were_asked_for(small, docs) -> None:
+    asked = [replace(made_up_row(name, [0.5], 2), asked_seeds=1) for name in ("narrow", "wide")]
+    publish(results_of(*asked, epochs=1), docs)
+    file = docs / "results" / "small-1-epochs.json"
+    for planned, title in ((1, "1 seed a row.**"), (2, "2 seeds a row: 1 of 2 runs; missing: 1 of narrow.")):
+        value = json.loads(file.read_text())
+        for row in value["rows"]:
+            row.pop("asked_seeds")
+            row["planned_seeds"] = planned
+        file.write_text(json.dumps(value))
+        page = publish(results_of(*asked, epochs=1), docs).read_text()
+        assert f"**Shortened to 1 of 2 epochs, {title}" in page
+
+
 def test_schedules_and_seeds_that_differ_between_rows_are_written_as_ranges() -> None:
     assert _shortened(4, [164, 164], [2, 2]) == "Shortened to 4 of 164 epochs, 2 seeds a row"
     assert _shortened(8, [60, 100], [5, 3]) == "Shortened to 8 of up to 100 epochs, 3 to 5 seeds a row"

@@ -89,6 +89,14 @@ def test_seeds_asked_for_are_known_when_all_is_gathered_again(trained, tmp_path)
     assert trained[2:] == ["narrow 1", "wide 1"] and whole.asked_seeds is None
 
 
+def test_no_more_seeds_are_trained_than_typed_and_as_many_are_wanted_as_before(trained, tmp_path) -> None:
+    reproduce("small", tmp_path, seeds=1, progress=False)
+    value = json.loads((tmp_path / "results.json").read_text())
+    change(tmp_path / "results.json", "rows", to=[{**row, "asked_seeds": 2} for row in value["rows"]])
+    results, _ = reproduce("small", tmp_path, seeds=1, progress=False)
+    assert trained == ["narrow 0", "wide 0"] and not results.complete("narrow")
+
+
 def test_a_run_whose_folder_is_gone_stays_with_what_was_found_of_it(trained, small, tmp_path, monkeypatch) -> None:
     first, _ = reproduce("small", tmp_path, quick=True, progress=False)
     shutil.rmtree(tmp_path / "narrow")
