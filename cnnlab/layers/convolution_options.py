@@ -82,11 +82,10 @@ class ConvolutionOptions(tuple):
             dtype: of both.
         """
         batch, channels = input_shape[0], input_shape[3]
-        spread, folded = self.folded(channels)
-        _, height, width, _ = _spread_shape(input_shape, spread)
-        return folded.by_onednn((1, height, width * channels, batch), window_shape, dtype)
+        _, height, width, _ = _spread_shape(input_shape, self.with_padded_inputs()[0])
+        return self.folded(channels).by_onednn((1, height, width * channels, batch), window_shape, dtype)
 
-    def folded(self, channels: int) -> tuple[Spread | None, ConvolutionOptions]:
+    def folded(self, channels: int) -> ConvolutionOptions:
         """The gradient of a kernel as a convolution of one wide image, whose rows hold `width * channels` numbers.
 
         Its channels are the images of the batch, and its kernel, the gradient of the output, is dilated by the channels
@@ -95,11 +94,11 @@ class ConvolutionOptions(tuple):
         with the channels for a batch has three (docs/performance.md).
 
         Returns:
-            What `lax.pad` has to do to the inputs `[batch, height, width, channels]`, if anything, and the options.
+            The options for inputs that `with_padded_inputs` has made.
         """
-        spread, (strides, (rows, columns), _, (down, along)) = self.with_padded_inputs()
+        _, (strides, (rows, columns), _, (down, along)) = self.with_padded_inputs()
         columns = tuple(pad * channels for pad in columns)
-        return spread, ConvolutionOptions((strides, (rows, columns), (1, 1), (down, along * channels)))
+        return ConvolutionOptions((strides, (rows, columns), (1, 1), (down, along * channels)))
 
 
 def _spread_shape(shape: Sequence[int], spread: Spread | None) -> Sequence[int]:

@@ -145,8 +145,8 @@ def _in_parts(gradient: Any, inputs: Any, like: Any, options: ConvolutionOptions
         if form == "plain":
             images = inputs.transpose(3, 1, 2, 0)
             return _conv_p.bind(images, window, options=options, kernel_order=(2, 0, 1, 3)).transpose(1, 2, 0, 3)
-        spread, folded = options.folded(like.shape[2])
-        images = inputs if spread is None else lax.pad(inputs, jnp.zeros((), inputs.dtype), spread)
+        images, _ = _padded(inputs, options)
+        folded = options.folded(like.shape[2])
         images = images.reshape(*images.shape[:2], -1).transpose(1, 2, 0)[None]
         return _conv_p.bind(images, window, options=folded, kernel_order=(2, 0, 1, 3)).reshape(like.shape)
 
@@ -157,13 +157,14 @@ def _in_parts(gradient: Any, inputs: Any, like: Any, options: ConvolutionOptions
     type_of_sum = jnp.promote_types(like.dtype, jnp.float32)
 
     def add_part(number: jax.Array, total: jax.Array) -> jax.Array:
-        return total + of_part(*(lax.dynamic_slice_in_dim(x, number * size, size) for x in (gradient, inputs)), form)
+        of_outputs, images = (lax.dynamic_slice_in_dim(x, number * size, size) for x in (gradient, inputs))
+        return total + of_part(of_outputs, images, form)
 
     rest = batch % size
     if rest:
         form_of_rest = form if 2 * rest >= size else "plain"  # images are the channels of the folded form
-        last = (finished(x[batch - rest :]) for x in (gradient, inputs))
-        total = of_part(*last, form_of_rest).astype(type_of_sum)
+        of_outputs, images = (finished(x[batch - rest :]) for x in (gradient, inputs))
+        total = of_part(of_outputs, images, form_of_rest).astype(type_of_sum)
     else:
         total = jnp.zeros(like.shape, type_of_sum)
     return lax.fori_loop(0, batch // size, add_part, total).astype(like.dtype)
@@ -215,12 +216,12 @@ def _on_cpu(inputs: Any, kernel: Any, *, options: ConvolutionOptions, kernel_ord
     larger, one more row of padding gets Eigen.
     """
     if may_be_onednn and options.by_onednn(inputs.shape, kernel.shape, inputs.dtype):
-        pads, (strides, padding, _, dilation) = options.with_padded_inputs()
-        if pads is not None:
-            inputs = lax.pad(inputs, jnp.zeros((), inputs.dtype), pads)
+        inputs, (strides, padding, _, dilation) = _padded(inputs, options)
         return onednn_convolution(
             inputs, kernel, strides=strides, padding=padding, dilation=dilation, kernel_order=kernel_order
         )
+    if min(min(options[1])) < 0:  # Eigen may read outside of what it has to crop (openxla/xla#48713)
+        inputs, options = _padded(inputs, options)
     height, in_channels, out_channels = inputs.shape[1], *kernel.shape[2:]
     strides, ((top, bottom), sides), lhs_dilation, rhs_dilation = options
     simple = strides == lhs_dilation == (1, 1) and kernel.shape[:2] != (1, 1) and inputs.dtype == jnp.float32
@@ -238,6 +239,12 @@ def _on_cpu(inputs: Any, kernel: Any, *, options: ConvolutionOptions, kernel_ord
             larger = ConvolutionOptions((strides, ((top, bottom + 1), sides), lhs_dilation, rhs_dilation))
             return larger.reference(inputs, kernel)[:, :height]
     return options.reference(inputs, kernel)
+
+
+def _padded(inputs: Any, options: ConvolutionOptions) -> tuple[Any, ConvolutionOptions]:
+    """Crop, dilate and pad the inputs where their options say so in a way that not every library can."""
+    spread, rest = options.with_padded_inputs()
+    return inputs if spread is None else lax.pad(inputs, jnp.zeros((), inputs.dtype), spread), rest
 
 
 @cache

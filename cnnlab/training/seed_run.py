@@ -133,7 +133,7 @@ class SeedRun:
     def outcome(self, state: TrainState, *, interrupted: bool) -> Outcome:
         """Return what the run gives back; `state` is its own, for one that has not stopped."""
         last = state if self.last is None else self.last
-        params, extra = jax.device_put(self.keeper.best)  # without a program for each shape
+        params, extra = jax.device_put(self.keeper.best, may_alias=False)  # no program for each shape
         best = last.structure.merge(params, extra, train=False)
         return Outcome(best, last, self.position, interrupted and self.live)
 
