@@ -43,7 +43,7 @@ def load(folder: str | Path, *, model: nnx.Module | None = None) -> nnx.Module:
         hint = f"; do finish the first epoch: cnnlab resume {run.path}" if how is None else f", for the run {how}."
         raise CheckpointError(f"Expected a best checkpoint in {run.best.folder}, got none{hint}")
     _, tree, _ = run.best.load({"params": params, "extra": extra})
-    tree = jax.device_put(tree, may_alias=False)
+    tree = jax.tree.map(jax.numpy.asarray, tree)
     best = structure.merge(tree["params"], tree["extra"], train=False)
     return labelled(best, record["dataset"]["classes"], record["dataset"]["image_shape"])
 

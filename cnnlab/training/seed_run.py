@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from .inference import all_finite
@@ -133,7 +134,8 @@ class SeedRun:
     def outcome(self, state: TrainState, *, interrupted: bool) -> Outcome:
         """Return what the run gives back; `state` is its own, for one that has not stopped."""
         last = state if self.last is None else self.last
-        params, extra = jax.device_put(self.keeper.best, may_alias=False)  # no program for each shape
+        # Copies, since what is put on a CPU may share the host's memory; their programs began the run.
+        params, extra = jax.tree.map(jnp.copy, jax.device_put(self.keeper.best))
         best = last.structure.merge(params, extra, train=False)
         return Outcome(best, last, self.position, interrupted and self.live)
 
