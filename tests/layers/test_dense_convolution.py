@@ -1,4 +1,7 @@
-"""The convolution primitive against `jax.lax`: values, gradients of both modes and orders, `vmap`, loops, lowerings."""
+"""The convolution primitive against `jax.lax`: gradients of both modes and orders, `vmap`, loops, lowerings.
+
+Drawn shapes and options are in test_drawn_convolutions.py.
+"""
 
 import functools
 import os
@@ -12,8 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
 from jax import lax
 
 from cnnlab.layers import conv_general_dilated, dense_convolution
@@ -62,43 +63,6 @@ def both(transform: Callable, **options: Any) -> tuple[Any, Any]:
     arrays = normal((2, 6, 5, 3), (3, 3, 3, 4))
     results = [transform(objective(functools.partial(conv, **options)), *arrays) for conv in (ours, with_lax)]
     return results[0], results[1]
-
-
-sides, pads = st.integers(1, 9), st.tuples(st.integers(-1, 3), st.integers(-1, 3))
-pairs = st.tuples(st.integers(1, 3), st.integers(1, 2))
-
-
-@settings(max_examples=30)
-@given(
-    st.tuples(st.integers(1, 2), sides, sides, st.sampled_from([1, 2, 9, 17])),
-    st.tuples(st.integers(1, 4), st.integers(1, 3), st.sampled_from([1, 3, 10, 18])),
-    st.tuples(pairs, st.tuples(pads, pads), pairs, pairs),
-    st.sampled_from([(jnp.float32, FLOAT32), (jnp.bfloat16, BFLOAT16)]),
-    st.sampled_from([1, 2]),
-)
-def test_values_and_gradients_are_those_of_lax(shape: Any, sizes: Any, options: Any, kind: Any, threads: int) -> None:
-    dtype, tolerance = kind
-    kernel_shape = (*sizes[:2], shape[-1], sizes[2])
-    like = [jax.ShapeDtypeStruct(s, dtype) for s in (shape, kernel_shape)]
-    try:
-        out = jax.eval_shape(lambda x, w: with_lax(x, w, *options), *like).shape
-    except (ValueError, TypeError):
-        out = (0,)
-    assume(min(out) >= 0 and min(shape) > 0)
-    inputs, kernel, direction = normal(shape, kernel_shape, out, dtype=dtype)
-
-    def run(conv: Callable) -> Any:
-        @jax.jit
-        def program(inputs: Any, kernel: Any, direction: Any) -> Any:
-            value, pull = jax.vjp(lambda x, w: conv(x, w, *options), inputs, kernel)
-            return value, *pull(direction)
-
-        return program(inputs, kernel, direction)
-
-    with pytest.MonkeyPatch.context() as patch:  # threads choose the library, and with it the form
-        patch.setattr(dense_convolution, "_threads", lambda: threads)
-        found = run(ours)
-    assert_close(found, run(with_lax), tolerance)
 
 
 def test_forward_mode_second_order_and_mixed_order_are_those_of_lax() -> None:

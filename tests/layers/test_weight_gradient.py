@@ -113,9 +113,12 @@ FOLDED: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("batch", [3, 7])  # one part, and three with a rest
-@pytest.mark.parametrize("kernel_size", [(3, 3), (1, 1), (2, 5)], ids=str)
-@pytest.mark.parametrize("options", FOLDED.values(), ids=FOLDED)
+@pytest.mark.parametrize("batch", [3, 8])  # one part, and four
+@pytest.mark.parametrize(
+    ("kernel_size", "options"),
+    [((3, 3), options) for options in FOLDED.values()] + [((1, 1), FOLDED["in steps"]), ((2, 5), FOLDED["cropped"])],
+    ids=[*FOLDED, "1x1 in steps", "2x5 cropped"],
+)
 def test_a_weight_gradient_with_folded_channels_is_that_of_lax(
     options: dict[str, Any], kernel_size: Any, batch: int, parts_of_two: None
 ) -> None:
