@@ -61,7 +61,7 @@ class ConvolutionOptions(tuple):
         return onednn_takes(_spread_shape(input_shape, spread), kernel_shape, dtype, padding, dilation, strides)
 
     def with_padded_inputs(self) -> tuple[Spread | None, ConvolutionOptions]:
-        """What `lax.pad` has to do to the inputs, if anything, before oneDNN can do the rest, which comes second."""
+        """What `lax.pad` has to do to inputs that are cropped or dilated, and the rest, which any library can do."""
         strides, padding, lhs_dilation, rhs_dilation = self
         if lhs_dilation == (1, 1) and min(min(padding)) >= 0:
             return None, self

@@ -5,27 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import nnx
 
 from cnnlab.data import Split, build_augmentation
 from cnnlab.models import create_model
 from cnnlab.training import Metrics, TrainState, make_train_step
 from cnnlab.training.epoch import Epoch, epoch_order, put_on_device
 from cnnlab.training.many_seeds import lane_of, stack
+from tests.training.linear import Linear
 
 BATCH, IMAGES, STEPS, SEEDS = 8, 19, 3, (5, 6)
 TX = optax.sgd(0.1, momentum=0.9)
 TOLERANCE = dict(rtol=1e-5, atol=1e-6)  # two float32 programs of the same steps
-
-
-class Linear(nnx.Module):
-    """Logits that are linear in the pixels, and so differ for an image and its mirror image."""
-
-    def __init__(self, seed: int = 0):
-        self.head = nnx.Linear(16, 3, rngs=nnx.Rngs(seed))
-
-    def __call__(self, images):
-        return self.head(images.reshape(len(images), -1))
 
 
 @pytest.fixture(scope="module")

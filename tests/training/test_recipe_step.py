@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import nnx
 
 from cnnlab.data import build_augmentation
 from cnnlab.training import Metrics, Recipe, Trainer, TrainState, cross_entropy, make_train_step
 from cnnlab.training.averaging import make_averaging
 from cnnlab.training.epoch import epoch_order
 from cnnlab.training.recipe_step import make_recipe_step
+from tests.training.linear import Linear
 
 BATCH, STEPS, EPOCHS = 8, 2, 3
 TX = optax.sgd(0.1, momentum=0.9)
@@ -50,16 +50,6 @@ CASES = [
     ({**EMA, "average_ramp": 2.0}, "ema with a ramp", "ema with the ramp of a shorter run"),
     ({**LOOKAHEAD, "average_every": 4}, "lookahead of every 4th step", "lookahead of a longer run"),
 ]
-
-
-class Linear(nnx.Module):
-    """Logits that are linear in the pixels: compiles in a moment."""
-
-    def __init__(self, seed: int = 0):
-        self.head = nnx.Linear(16, 3, rngs=nnx.Rngs(seed))
-
-    def __call__(self, images):
-        return self.head(images.reshape(len(images), -1))
 
 
 @pytest.fixture(scope="module")
