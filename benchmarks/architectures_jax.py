@@ -27,6 +27,39 @@ from cnnlab.training import Metrics
 from cnnlab.training.epoch import Epoch, put_on_device
 
 
+class Training:
+    """A network's epoch over copies of one batch, as many as a call has steps; calling it trains so many.
+
+    Args:
+        options: the task (`architecture_task`).
+
+    Attributes:
+        steps: of a call.
+        state: before the next call.
+        metrics: sums over the last call.
+        data: the copies, on the device.
+        epoch: with the compiled programs.
+        compile_seconds: what these took.
+        copied_bytes: of the batch's copies beyond the first, no part of what a step needs.
+    """
+
+    def __init__(self, options: dict[str, Any]):
+        images, labels = make_batch(options)
+        tx = optax.sgd(RATE, momentum=MOMENTUM)
+        self.state = cnnlab.TrainState.create(cnnlab.create_model(options["name"], **options["model_options"]), tx)
+        self.metrics = Metrics.zero()
+        self.steps = steps_a_call(options)
+        self.copied_bytes = (self.steps - 1) * (images.nbytes + labels.nbytes)
+        self.data = put_on_device(Split(np.concatenate([images] * self.steps), np.concatenate([labels] * self.steps)))
+        self.epoch = Epoch(cnnlab.make_train_step(tx, jit=False), options["batch_size"])
+        self.compile_seconds = self.epoch.compile(self.state, self.data, None)
+
+    def __call__(self) -> Metrics:
+        """Train; return what there is to wait for."""
+        self.state, self.metrics = self.epoch.run(self.state, Metrics.zero(), self.data, None, 0, self.steps)
+        return self.metrics
+
+
 def run(channel: Channel) -> None:
     """Compile, then time a pass of forward and one of training steps per request."""
     jax.config.update("jax_enable_compilation_cache", False)  # a program from the cache would be no compilation
@@ -34,39 +67,24 @@ def run(channel: Channel) -> None:
     expect_onednn()
     wake()
     before = resident_bytes()
-    images, labels = make_batch(options)
-    tx = optax.sgd(RATE, momentum=MOMENTUM)
-    state = cnnlab.TrainState.create(cnnlab.create_model(options["name"], **options["model_options"]), tx)
-    steps = steps_a_call(options)
-    copies = (steps - 1) * (images.nbytes + labels.nbytes)  # no part of the memory that a step needs
-    data = put_on_device(Split(np.concatenate([images] * steps), np.concatenate([labels] * steps)))
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-
-    epoch = Epoch(cnnlab.make_train_step(tx, jit=False), options["batch_size"])
-    compile_seconds = epoch.compile(state, data, None)
+    train = Training(options)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(train.state.params))
 
     def forward(state: cnnlab.TrainState, images: jax.Array) -> jax.Array:
         return state.model(to_float(images[: options["batch_size"]]))
 
     start = time.perf_counter()
-    logits = jax.jit(forward).lower(state, data.images).compile()
+    logits = jax.jit(forward).lower(train.state, train.data.images).compile()
     forward_compile_seconds = time.perf_counter() - start
 
-    metrics = Metrics.zero()
-
-    def train() -> object:
-        nonlocal state, metrics
-        state, metrics = epoch.run(state, Metrics.zero(), data, None, 0, steps)
-        return metrics
-
     forget_peak()
-    forward_pass = Pass(lambda: logits(state, data.images), jax.block_until_ready, options["seconds"])
-    train_pass = Pass(train, jax.block_until_ready, options["seconds"], steps_a_call=steps)
+    forward_pass = Pass(lambda: logits(train.state, train.data.images), jax.block_until_ready, options["seconds"])
+    train_pass = Pass(train, jax.block_until_ready, options["seconds"], steps_a_call=train.steps)
     device = jax.local_devices()[0]
     channel.answer(ready=True)
     while True:
         forward, training = forward_pass(), train_pass()
-        loss = float(metrics.loss)
+        loss = float(train.metrics.loss)
         memory = device.memory_stats()
         channel.answer(
             forward_seconds=forward,
@@ -74,10 +92,10 @@ def run(channel: Channel) -> None:
             steps={"forward": forward_pass.steps, "train": train_pass.steps},
             loss=loss if math.isfinite(loss) else None,
             parameters=parameters,
-            compile_seconds=compile_seconds,
+            compile_seconds=train.compile_seconds,
             forward_compile_seconds=forward_compile_seconds,
-            peak_bytes=(memory["peak_bytes_in_use"] if memory else peak_bytes() - before) - copies,
-            program_bytes=max(map(program_bytes, epoch.programs)) - copies,
+            peak_bytes=(memory["peak_bytes_in_use"] if memory else peak_bytes() - before) - train.copied_bytes,
+            program_bytes=max(map(program_bytes, train.epoch.programs)) - train.copied_bytes,
             device=device.device_kind,
         )
 

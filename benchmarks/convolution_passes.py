@@ -1,6 +1,6 @@
-"""Speed of the three passes of a 3x3 convolution: cnnlab, its trial of oneDNN, `jax.lax` and PyTorch.
+"""Speed of the three passes of a convolution: cnnlab, its trial of oneDNN, `jax.lax` and PyTorch.
 
-    python benchmarks/convolution_passes.py                 # about 3 minutes on two cores
+    python benchmarks/convolution_passes.py                 # about 4 minutes on two cores
     python benchmarks/convolution_passes.py --threads 1
 
 For each shape: forward, gradient of the inputs, gradient of the kernel, in GFLOP/s (two per multiply-add, padding
@@ -32,11 +32,12 @@ from measure import (
     write_json,
 )
 
-# batch, side, channels in, channels out: the stages of ResNet-20, of ResNet-34 with the stem for small images, and the
-# layer of the race's network with most multiply-adds, with the race's batch
-SHAPES = ((128, 32, 3, 16), (128, 32, 16, 16), (128, 16, 32, 32), (128, 8, 64, 64))
-SHAPES += ((32, 32, 64, 64), (32, 16, 128, 128), (32, 8, 256, 256), (32, 4, 512, 512), (1024, 15, 64, 256))
-PASSES = ("forward", "inputs", "kernel")
+# batch, side, channels in, channels out, side of the kernel: the layers of convnet4, the stages of ResNet-20, those of
+# ResNet-34 with the stem for small images, and the layer of the race's network with most multiply-adds, with its batch
+SHAPES = ((128, 32, 3, 32, 5), (128, 16, 32, 32, 5), (128, 8, 32, 64, 5))
+SHAPES += ((128, 32, 3, 16, 3), (128, 32, 16, 16, 3), (128, 16, 32, 32, 3), (128, 8, 64, 64, 3))
+SHAPES += ((32, 32, 64, 64, 3), (32, 16, 128, 128, 3), (32, 8, 256, 256, 3), (32, 4, 512, 512, 3), (1024, 15, 64, 256, 3))
+PASSES = {"forward": "forward", "inputs": "gradient of the inputs", "kernel": "gradient of the kernel"}
 SIDES = dict.fromkeys(("cnnlab", "oneDNN", "lax"), "convolution_passes_jax.py")  # oneDNN: with CNNLAB_ONEDNN=1
 TORCH = {"torch": "convolution_passes_torch.py"}
 
@@ -86,13 +87,13 @@ def measure(sides: dict[str, str], rounds: int, threads: int, shapes: Any) -> di
             worker.close()
     products = {side: summary([2 * 1024**3 / a["product"] / 1e9 for a in of]) for side, of in answers.items()}
     rates = []
-    for i, (batch, side, ins, outs) in enumerate(shapes):
-        work = 2 * 9 * batch * side * side * ins * outs
+    for i, (batch, side, ins, outs, kernel) in enumerate(shapes):
+        work = 2 * kernel**2 * batch * side * side * ins * outs
         of_shape = {
             name: {way: summary([work / a["seconds"][i][way] / 1e9 for a in of]) for way in PASSES}
             for name, of in answers.items()
         }
-        rates.append({"shape": [batch, side, ins, outs], "gflops": of_shape})
+        rates.append({"shape": [batch, side, ins, outs, kernel], "gflops": of_shape})
     return {"product_gflops": products, "passes": rates}
 
 
@@ -102,21 +103,27 @@ def describe_run(path: Path) -> str:
     env, settings = result["environment"], result["settings"]
     return (
         f"{env['cpu']}, {settings['threads']} threads; Python {env['python']}, jax {env['jax']}, torch {env['torch']}; "
-        f"GFLOP/s, median of {settings['rounds']} rounds; {env['started'][:10]}"
+        f"GFLOP/s, median and range of {settings['rounds']} rounds; {env['started'][:10]}"
     )
 
 
 def report(found: dict[str, Any]) -> str:
-    """Return the table: a row for each shape, a column for each pass and side."""
+    """Return a table for each pass: a row for each shape, a column for each side, median and range of the rounds."""
     sides = list(found["product_gflops"])
-    rows = []
-    for entry in found["passes"]:
-        batch, side, ins, outs = entry["shape"]
-        cells = [f"{entry['gflops'][name][way]['median']:.0f}" for way in PASSES for name in sides]
-        rows.append([f"{batch} x {side} px, {ins} to {outs}", *cells])
-    header = ["convolution", *(f"{way} {name}" for way in PASSES for name in sides)]
-    products = ", ".join(f"{name} {of['median']:.0f}" for name, of in found["product_gflops"].items())
-    return f"{table(header, rows)}\n\nmatrix product of 1024 x 1024, GFLOP/s: {products}"
+    parts = []
+    for way, title in PASSES.items():
+        rows = []
+        for entry in found["passes"]:
+            batch, side, ins, outs, kernel = entry["shape"]
+            cells = [_range(entry["gflops"][name][way]) for name in sides]
+            rows.append([f"{batch} x {side} px, {ins} to {outs}, {kernel}x{kernel}", *cells])
+        parts.append(table([title, *sides], rows))
+    products = ", ".join(f"{name} {_range(of)}" for name, of in found["product_gflops"].items())
+    return "\n\n".join([*parts, f"matrix product of 1024 x 1024: {products}"])
+
+
+def _range(values: dict[str, Any]) -> str:
+    return f"{values['median']:.0f} ({values['min']:.0f} to {values['max']:.0f})"
 
 
 if __name__ == "__main__":

@@ -38,10 +38,10 @@ def run(channel: Channel) -> None:
     expect_onednn()
     function = lax.conv_general_dilated if channel.options["side"] == "lax" else conv_general_dilated
     numbers = ("NHWC", "HWIO", "NHWC")
-    conv = partial(function, padding=((1, 1), (1, 1)), dimension_numbers=numbers)
+    conv = partial(function, dimension_numbers=numbers)
 
     def forward(x: jax.Array, w: jax.Array) -> jax.Array:
-        return conv(x, w, (1, 1))
+        return conv(x, w, (1, 1), "SAME")
 
     programs = {
         "forward": jax.jit(lambda x, w, g: forward(x, w)),
@@ -51,9 +51,9 @@ def run(channel: Channel) -> None:
     square = jnp.ones((1024, 1024))
     product = jax.jit(jnp.matmul)
     tasks = []
-    for batch, side, ins, outs in channel.options["shapes"]:
+    for batch, side, ins, outs, kernel in channel.options["shapes"]:
         keys = jax.random.split(jax.random.key(0), 3)
-        shapes = (batch, side, side, ins), (3, 3, ins, outs), (batch, side, side, outs)
+        shapes = (batch, side, side, ins), (kernel, kernel, ins, outs), (batch, side, side, outs)
         tasks.append([jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True)])
         for program in programs.values():
             jax.block_until_ready(program(*tasks[-1]))

@@ -24,19 +24,21 @@ def seconds_of(function: Callable[[], object]) -> float:
     return (time.perf_counter() - start) / REPEATS
 
 
-def passes(batch: int, side: int, ins: int, outs: int) -> dict[str, Callable[[], object]]:
+def passes(batch: int, side: int, ins: int, outs: int, kernel: int) -> dict[str, Callable[[], object]]:
     """Return the three passes of one shape as functions of nothing."""
     layout = torch.channels_last
     x = torch.randn(batch, ins, side, side).to(memory_format=layout)
-    w = torch.randn(outs, ins, 3, 3).to(memory_format=layout)
+    w = torch.randn(outs, ins, kernel, kernel).to(memory_format=layout)
     g = torch.randn(batch, outs, side, side).to(memory_format=layout)
+
+    pads = [kernel // 2] * 2
 
     def gradient(inputs: bool) -> Callable[[], object]:
         mask = [inputs, not inputs, False]
         backward = torch.ops.aten.convolution_backward
-        return lambda: backward(g, x, w, [0], [1, 1], [1, 1], [1, 1], False, [0, 0], 1, mask)
+        return lambda: backward(g, x, w, [0], [1, 1], pads, [1, 1], False, [0, 0], 1, mask)
 
-    return {"forward": lambda: F.conv2d(x, w, padding=1), "inputs": gradient(True), "kernel": gradient(False)}
+    return {"forward": lambda: F.conv2d(x, w, padding=pads), "inputs": gradient(True), "kernel": gradient(False)}
 
 
 @torch.inference_mode()

@@ -117,26 +117,11 @@ def run(args: argparse.Namespace) -> None:
 
 def measure(network: Network, settings: dict[str, Any]) -> dict[str, Any]:
     """Measure a network; a contender that fails is an entry `{"error": text}`."""
-    options = dict(network.model_options)
-    if settings["dtype"] != "float32":
-        options["dtype"] = settings["dtype"]
+    task = task_of(network, settings)
+    options = task["model_options"]
     costs = summarize(
-        network.name,
-        num_classes=network.num_classes,
-        image_size=network.image_size,
-        **{key: value for key, value in options.items() if key != "image_size"},
+        network.name, image_size=network.image_size, **{k: v for k, v in options.items() if k != "image_size"}
     )
-    task = {
-        **{key: settings[key] for key in ("seconds", "threads", "device", "dtype")},
-        "name": network.name,
-        "batch_size": network.batch,
-        "image_size": network.image_size,
-        "num_classes": network.num_classes,
-        "model_options": {"num_classes": network.num_classes, **options},
-        "torch_options": network.torch_options,
-        "cpus": cpus(settings["threads"]),
-        "torch_compile": False,
-    }
     contenders = {"cnnlab": (SCRIPTS["cnnlab"], task)}
     if settings["device"] == "cpu":
         contenders[TRIAL] = (SCRIPTS["cnnlab"], {**task, "onednn": True})
@@ -156,6 +141,22 @@ def measure(network: Network, settings: dict[str, Any]) -> dict[str, Any]:
     facts |= {"multiply_adds": costs.multiply_adds, "image_size": network.image_size, "target": network.target}
     facts["roofline"] = roofline(count_work(costs, network.batch), steps, sizes, peaks)
     return {**facts, "contenders": found}
+
+
+def task_of(network: Network, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return what the contenders are told of a network (`architecture_task`)."""
+    dtype = {"dtype": settings["dtype"]} if settings["dtype"] != "float32" else {}
+    return {
+        **{key: settings[key] for key in ("seconds", "threads", "device", "dtype")},
+        "name": network.name,
+        "batch_size": network.batch,
+        "image_size": network.image_size,
+        "num_classes": network.num_classes,
+        "model_options": {"num_classes": network.num_classes, **network.model_options, **dtype},
+        "torch_options": network.torch_options,
+        "cpus": cpus(settings["threads"]),
+        "torch_compile": False,
+    }
 
 
 def describe_run(result: dict[str, Any]) -> str:

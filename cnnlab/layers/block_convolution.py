@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from .finished import finished
 from .maximum import first_maximum
 
 Pads = Sequence[tuple[int, int]]
@@ -68,6 +69,7 @@ def choose_block(
     return min(sizes, key=cost, default=None)
 
 
+@jax.named_scope("conv_by_blocks")
 def conv_by_blocks(
     inputs: jax.Array,
     kernel: jax.Array,
@@ -105,22 +107,19 @@ def _conv_part(
     py, px = p // pool[0], q // pool[1]  # pooled pixels per block
     ny, nx = -(-height // py), -(-width // px)
 
-    # The input of whole blocks: pad (or crop) so that the last one ends where the image ends.
+    # A block sees the tiles of `p x q` pixels from its own on: pad (or crop) to so many whole ones.
     (top, _), (left, _) = padding
-    bottom = (ny - 1) * p + p + kh - 1 - inputs.shape[1] - top
-    right = (nx - 1) * q + q + kw - 1 - inputs.shape[2] - left
-    x = inputs.transpose(1, 2, 3, 0)  # [h, w, ci, b]
+    tall, wide = -(-(p + kh - 1) // p), -(-(q + kw - 1) // q)
+    bottom = (ny + tall - 1) * p - inputs.shape[1] - top
+    right = (nx + wide - 1) * q - inputs.shape[2] - left
+    x = finished(inputs.transpose(1, 2, 3, 0))  # [h, w, ci, b]; not made again for each block that sees it
     if any((top, bottom, left, right)):
         zero = jnp.zeros((), x.dtype)
         x = jax.lax.pad(x, zero, [(top, bottom, 0), (left, right, 0), (0, 0, 0), (0, 0, 0)])
-    x = jnp.stack(  # [P, Q, ci, ny, nx, b] with P = p + kh - 1, Q = q + kw - 1
-        [
-            jnp.stack([x[i * p : i * p + p + kh - 1, j * q : j * q + q + kw - 1] for j in range(nx)], axis=3)
-            for i in range(ny)
-        ],
-        axis=3,
-    )
-    x = x.reshape((p + kh - 1) * (q + kw - 1) * ci, ny * nx * batch)
+    x = x.reshape(ny + tall - 1, p, nx + wide - 1, q, ci, batch).transpose(1, 3, 4, 0, 2, 5)
+    x = jnp.concatenate([x[:, :, :, i : i + ny] for i in range(tall)], axis=0)[: p + kh - 1]
+    x = jnp.concatenate([x[:, :, :, :, i : i + nx] for i in range(wide)], axis=1)[:, : q + kw - 1]
+    x = x.reshape((p + kh - 1) * (q + kw - 1) * ci, ny * nx * batch)  # of [P, Q, ci, ny, nx, b] with P = p + kh - 1
 
     band = _banded(_banded(kernel, 0, p), 1, q)  # [P, Q, ci, co, p, q]
     band = band.reshape(*band.shape[:4], py, pool[0], px, pool[1])

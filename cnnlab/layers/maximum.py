@@ -7,17 +7,24 @@ from functools import reduce
 import jax
 import jax.numpy as jnp
 
+_MOST_PARTS = 16
+
 
 @jax.custom_jvp
 def first_maximum(x: jax.Array) -> jax.Array:
     """Return the maximum over the first axis; its gradient goes to the first of equal maxima."""
-    return x.max(axis=0)
+    return _maximum(x)
+
+
+def _maximum(x: jax.Array) -> jax.Array:
+    # For so few, XLA's compiler for CPU makes one pass of the maxima; a reduction takes many times as long.
+    return reduce(jnp.maximum, list(x)) if len(x) <= _MOST_PARTS else x.max(axis=0)
 
 
 @first_maximum.defjvp
 def _first_maximum_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     (x,), (dx,) = primals, tangents
-    largest, count = x.max(axis=0), x.shape[0]
+    largest, count = _maximum(x), x.shape[0]
     index_type = jnp.uint8 if count <= 256 else jnp.int32
     first = jnp.full(largest.shape, count - 1, index_type)
     for i in reversed(range(count - 1)):

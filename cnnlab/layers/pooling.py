@@ -22,6 +22,7 @@ Padding = str | Sequence[Pair]
 _MOST_SLICES = 16  # and phases along a side of a window; more of them would take long to compile
 
 
+@jax.named_scope("max_pool")
 def max_pool(images: jax.Array, window: Window, strides: Window | None = None, padding: Padding = "VALID"):
     """Take the maximum of each window; the gradient goes to the first maximum in row-major order.
 
@@ -57,6 +58,7 @@ def min_pool(images: jax.Array, window: Window, strides: Window | None = None, p
     return -max_pool(-images, window, strides, padding)
 
 
+@jax.named_scope("avg_pool")
 def avg_pool(
     images: jax.Array,
     window: Window,

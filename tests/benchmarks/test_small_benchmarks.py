@@ -32,14 +32,14 @@ def test_bad_options_of_dispatch_are_one_line(room, arguments, message):
 @pytest.mark.slow
 def test_every_pass_of_both_sides_is_timed_on_tiny_shapes(room):
     passes = room("convolution_passes")
-    found = passes.measure(passes.SIDES, 1, 1, ((2, 4, 3, 2),))
+    found = passes.measure(passes.SIDES, 1, 1, ((2, 4, 3, 2, 5),))
     assert set(found["product_gflops"]) == {"cnnlab", "oneDNN", "lax"}
     (entry,) = found["passes"]
-    assert entry["shape"] == [2, 4, 3, 2]
+    assert entry["shape"] == [2, 4, 3, 2, 5]
     for side in ("cnnlab", "oneDNN", "lax"):
         assert all(entry["gflops"][side][way]["min"] > 0 for way in passes.PASSES)
     lines = passes.report(found).splitlines()
-    assert lines[2].startswith("2 x 4 px, 3 to 2") and lines[-1].startswith("matrix product")
+    assert lines[2].startswith("2 x 4 px, 3 to 2, 5x5") and lines[-1].startswith("matrix product")
 
 
 def test_the_rate_is_two_operations_per_multiply_add(room, monkeypatch):
@@ -54,6 +54,6 @@ def test_the_rate_is_two_operations_per_multiply_add(room, monkeypatch):
         def close(self): ...
 
     monkeypatch.setattr(passes, "Worker", Worker)
-    found = passes.measure({"lax": "x.py"}, 2, 1, ((10, 8, 3, 5),))
-    assert found["passes"][0]["gflops"]["lax"]["kernel"]["values"] == [2 * 9 * 10 * 64 * 3 * 5 / 0.5 / 1e9] * 2
+    found = passes.measure({"lax": "x.py"}, 2, 1, ((10, 8, 3, 5, 7),))
+    assert found["passes"][0]["gflops"]["lax"]["kernel"]["values"] == [2 * 49 * 10 * 64 * 3 * 5 / 0.5 / 1e9] * 2
     assert found["product_gflops"]["lax"]["median"] == 2 * 1024**3 / 2 / 1e9

@@ -4,6 +4,8 @@ Two kinds of comparison: random normal numbers, where two float32 sums in differ
 small integers, where every sum is exact in float32, so that ties between maxima are real and results must be equal.
 """
 
+import math
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -259,6 +261,15 @@ def test_on_cpu_the_convolutions_of_lenet_are_matrix_products_and_on_cuda_convol
         assert "stablehlo.dot_general" in cpu
         assert "stablehlo.convolution" not in cpu and "select_and_scatter" not in cpu
         assert "stablehlo.convolution" in cuda and "stablehlo.dot_general" not in cuda
+
+
+def test_what_makes_the_images_is_computed_once_for_each_pixel_and_not_for_each_block_that_sees_it() -> None:
+    images, kernel = normal(0, *LENET["first"])
+    program = jax.jit(lambda x, k: convolve(jnp.cos(x), k)).lower(images, kernel).compile().as_text()
+    fused = [body for body in program.split("\n}") if " cosine(" in body]
+    assert len(fused) == 1
+    (root,) = re.findall(r"ROOT .*? = f32\[([\d,]+)\]", fused[0])
+    assert math.prod(map(int, root.split(","))) == images.size
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,37 @@
+"""The kinds of operations that `step_profile.py` tells apart on both sides, and how time is shared among them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+FORWARD, INPUTS, KERNEL = "convolutions, forward", "convolutions, input gradients", "convolutions, weight gradients"
+GRADIENTS = "convolutions, both gradients"  # where the two cannot be told apart
+COPIES, POOLING, PRODUCTS = "copies and transposes", "pooling", "matrix products"
+REST = "normalisation, activations, sums, loss, update"
+NOTHING = "no operation runs"
+
+
+def share_out(intervals: Sequence[tuple[float, float, str]]) -> dict[str, float]:
+    """Return seconds by kind, from the first start to the last end; they add up to that.
+
+    Where several operations run at once, each gets an equal share of that time; where none does, `NOTHING` gets it.
+
+    Args:
+        intervals: `(start, end, kind)` of each operation, in seconds.
+    """
+    edges = sorted({edge for start, end, _ in intervals for edge in (start, end)})
+    starting: dict[float, list[str]] = {}
+    ending: dict[float, list[str]] = {}
+    for start, end, kind in intervals:
+        if end > start:
+            starting.setdefault(start, []).append(kind)
+            ending.setdefault(end, []).append(kind)
+    running: list[str] = []
+    seconds: dict[str, float] = {}
+    for edge, following in zip(edges, edges[1:], strict=False):
+        for kind in ending.get(edge, []):
+            running.remove(kind)
+        running += starting.get(edge, [])
+        for kind in running or [NOTHING]:
+            seconds[kind] = seconds.get(kind, 0.0) + (following - edge) / max(1, len(running))
+    return seconds
