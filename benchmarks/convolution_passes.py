@@ -2,10 +2,12 @@
 
     python benchmarks/convolution_passes.py                 # about 4 minutes on two cores
     python benchmarks/convolution_passes.py --threads 1
+    python benchmarks/convolution_passes.py --seeds 4       # of four networks at once, as `fit` may train several seeds
 
 For each shape: forward, gradient of the inputs, gradient of the kernel, in GFLOP/s (two per multiply-add, padding
 counted), float32, NHWC in JAX, channels-last in PyTorch, beside the rate of a matrix product. It shows which pass of
-which layer holds a network back.
+which layer holds a network back. With --seeds, cnnlab's convolutions stand beside `jax.lax`'s under `vmap` over inputs
+and kernels, where the latter is one grouped convolution.
 """
 
 from __future__ import annotations
@@ -36,7 +38,14 @@ from measure import (
 # ResNet-34 with the stem for small images, and the layer of the race's network with most multiply-adds, with its batch
 SHAPES = ((128, 32, 3, 32, 5), (128, 16, 32, 32, 5), (128, 8, 32, 64, 5))
 SHAPES += ((128, 32, 3, 16, 3), (128, 32, 16, 16, 3), (128, 16, 32, 32, 3), (128, 8, 64, 64, 3))
-SHAPES += ((32, 32, 64, 64, 3), (32, 16, 128, 128, 3), (32, 8, 256, 256, 3), (32, 4, 512, 512, 3), (1024, 15, 64, 256, 3))
+SHAPES += (
+    (32, 32, 64, 64, 3),
+    (32, 16, 128, 128, 3),
+    (32, 8, 256, 256, 3),
+    (32, 4, 512, 512, 3),
+    (1024, 15, 64, 256, 3),
+)
+SHAPES_OF_SEEDS = ((32, 32, 16, 16, 3), (32, 16, 32, 32, 3), (32, 8, 64, 64, 3))  # ResNet-20's stages
 PASSES = {"forward": "forward", "inputs": "gradient of the inputs", "kernel": "gradient of the kernel"}
 SIDES = dict.fromkeys(("cnnlab", "oneDNN", "lax"), "convolution_passes_jax.py")  # oneDNN: with CNNLAB_ONEDNN=1
 TORCH = {"torch": "convolution_passes_torch.py"}
@@ -47,35 +56,42 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5, help="times each is timed (5)")
     parser.add_argument("--threads", type=int, default=2, help="CPUs and threads of each contender (2)")
+    parser.add_argument("--seeds", type=int, default=1, help="kernels at once, under vmap, without PyTorch (1)")
     parser.add_argument("--no-torch", action="store_true", help="leave PyTorch out")
-    parser.add_argument("--out", type=Path, default=RESULTS / "convolution_passes.json", help="the JSON file to write")
+    parser.add_argument("--out", type=Path, help="the JSON file to write, in benchmarks/results by default")
     parser.add_argument("--page", type=Path, help="put the table into this page of the docs too")
     args = parser.parse_args(arguments)
     try:
-        if args.rounds < 1:
-            raise BenchmarkError(f"Expected --rounds of at least 1, got {args.rounds}.")
-        if not args.no_torch:
+        if args.rounds < 1 or args.seeds < 1:
+            raise BenchmarkError(f"Expected --rounds and --seeds of at least 1, got {args.rounds} and {args.seeds}.")
+        several = args.seeds > 1
+        sides = {side: SIDES[side] for side in ("cnnlab", "lax")} if several else SIDES
+        if not args.no_torch and not several:
             expect_torch()
+            sides = {**sides, **TORCH}
         os.environ["JAX_PLATFORMS"] = "cpu"
-        found = measure(SIDES if args.no_torch else {**SIDES, **TORCH}, args.rounds, args.threads, SHAPES)
+        shapes = SHAPES_OF_SEEDS if several else SHAPES
+        found = measure(sides, args.rounds, args.threads, shapes, seeds=args.seeds)
     except BenchmarkError as error:
         sys.exit(f"convolution_passes.py: {error}")
-    settings = {"rounds": args.rounds, "threads": args.threads}
-    write_json(args.out, "convolution_passes", {"settings": settings, **found}, **versions("torch"))
+    settings = {"rounds": args.rounds, "threads": args.threads, "seeds": args.seeds}
+    name = "convolution_passes_seeds" if several else "convolution_passes"
+    out = RESULTS / f"{name}.json" if args.out is None else args.out
+    write_json(out, "convolution_passes", {"settings": settings, **found}, **versions("torch"))
     print(report(found))
     if args.page is not None:
-        update_page(args.page, "convolution_passes", f"{describe_run(args.out)}\n\n{report(found)}")
-    print(f"\n{args.out}")
+        update_page(args.page, name, f"{describe_run(out)}\n\n{report(found)}")
+    print(f"\n{out}")
 
 
-def measure(sides: dict[str, str], rounds: int, threads: int, shapes: Any) -> dict[str, Any]:
+def measure(sides: dict[str, str], rounds: int, threads: int, shapes: Any, *, seeds: int = 1) -> dict[str, Any]:
     """Return the rate of a matrix product, and for each shape and pass the `summary` of each side's GFLOP/s."""
     workers: dict[str, Worker] = {}
     answers: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
     try:
         for side, script in sides.items():
             say(f"{side}: compiling and warming up ...")
-            options = {"side": side, "threads": threads, "cpus": cpus(threads), "shapes": shapes}
+            options = {"side": side, "threads": threads, "cpus": cpus(threads), "shapes": shapes, "seeds": seeds}
             workers[side] = Worker(side, script, options)
             workers[side].ask("warm up")
         for number, order in enumerate(rotated(list(sides), rounds), start=1):
@@ -88,7 +104,7 @@ def measure(sides: dict[str, str], rounds: int, threads: int, shapes: Any) -> di
     products = {side: summary([2 * 1024**3 / a["product"] / 1e9 for a in of]) for side, of in answers.items()}
     rates = []
     for i, (batch, side, ins, outs, kernel) in enumerate(shapes):
-        work = 2 * kernel**2 * batch * side * side * ins * outs
+        work = seeds * 2 * kernel**2 * batch * side * side * ins * outs
         of_shape = {
             name: {way: summary([work / a["seconds"][i][way] / 1e9 for a in of]) for way in PASSES}
             for name, of in answers.items()
@@ -101,9 +117,10 @@ def describe_run(path: Path) -> str:
     """Return one line on a result: hardware, versions, rounds."""
     result = json.loads(path.read_text(encoding="utf-8"))
     env, settings = result["environment"], result["settings"]
+    at_once = f"{settings['seeds']} at once; " if settings["seeds"] > 1 else ""
     return (
         f"{env['cpu']}, {settings['threads']} threads; Python {env['python']}, jax {env['jax']}, torch {env['torch']}; "
-        f"GFLOP/s, median and range of {settings['rounds']} rounds; {env['started'][:10]}"
+        f"{at_once}GFLOP/s, median and range of {settings['rounds']} rounds; {env['started'][:10]}"
     )
 
 

@@ -43,18 +43,21 @@ def run(channel: Channel) -> None:
     def forward(x: jax.Array, w: jax.Array) -> jax.Array:
         return conv(x, w, (1, 1), "SAME")
 
-    programs = {
-        "forward": jax.jit(lambda x, w, g: forward(x, w)),
-        "inputs": jax.jit(lambda x, w, g: jax.vjp(lambda x: forward(x, w), x)[1](g)),
-        "kernel": jax.jit(lambda x, w, g: jax.vjp(lambda w: forward(x, w), w)[1](g)),
+    passes = {
+        "forward": lambda x, w, g: forward(x, w),
+        "inputs": lambda x, w, g: jax.vjp(lambda x: forward(x, w), x)[1](g),
+        "kernel": lambda x, w, g: jax.vjp(lambda w: forward(x, w), w)[1](g),
     }
+    seeds = channel.options["seeds"]
+    programs = {way: jax.jit(of if seeds == 1 else jax.vmap(of)) for way, of in passes.items()}
+    several = () if seeds == 1 else (seeds,)
     square = jnp.ones((1024, 1024))
     product = jax.jit(jnp.matmul)
     tasks = []
     for batch, side, ins, outs, kernel in channel.options["shapes"]:
         keys = jax.random.split(jax.random.key(0), 3)
         shapes = (batch, side, side, ins), (kernel, kernel, ins, outs), (batch, side, side, outs)
-        tasks.append([jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True)])
+        tasks.append([jax.random.normal(key, (*several, *shape)) for key, shape in zip(keys, shapes, strict=True)])
         for program in programs.values():
             jax.block_until_ready(program(*tasks[-1]))
     product(square, square).block_until_ready()

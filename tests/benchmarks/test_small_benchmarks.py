@@ -33,6 +33,8 @@ def test_bad_options_of_dispatch_are_one_line(room, arguments, message):
 def test_every_pass_of_both_sides_is_timed_on_tiny_shapes(room):
     passes = room("convolution_passes")
     found = passes.measure(passes.SIDES, 1, 1, ((2, 4, 3, 2, 5),))
+    several = passes.measure({"lax": passes.SIDES["lax"]}, 1, 1, ((2, 4, 3, 2, 3),), seeds=2)
+    assert several["passes"][0]["gflops"]["lax"]["kernel"]["min"] > 0
     assert set(found["product_gflops"]) == {"cnnlab", "oneDNN", "lax"}
     (entry,) = found["passes"]
     assert entry["shape"] == [2, 4, 3, 2, 5]
@@ -55,5 +57,8 @@ def test_the_rate_is_two_operations_per_multiply_add(room, monkeypatch):
 
     monkeypatch.setattr(passes, "Worker", Worker)
     found = passes.measure({"lax": "x.py"}, 2, 1, ((10, 8, 3, 5, 7),))
+    several = passes.measure({"lax": "x.py"}, 1, 1, ((10, 8, 3, 5, 7),), seeds=3)
+    rates = [of["passes"][0]["gflops"]["lax"]["kernel"]["median"] for of in (found, several)]
+    assert rates[1] == 3 * rates[0]
     assert found["passes"][0]["gflops"]["lax"]["kernel"]["values"] == [2 * 49 * 10 * 64 * 3 * 5 / 0.5 / 1e9] * 2
     assert found["product_gflops"]["lax"]["median"] == 2 * 1024**3 / 2 / 1e9
