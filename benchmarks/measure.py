@@ -57,11 +57,12 @@ def ratios(values: Mapping[str, Sequence[float]], peers: Sequence[str]) -> dict[
     return {name: summary([v / b for v, b in zip(of, best, strict=True)]) for name, of in values.items()}
 
 
-def expect_torch() -> None:
-    """Raise BenchmarkError where PyTorch is not installed."""
+def expect_torch(*, needed: bool = False) -> None:
+    """Raise BenchmarkError where PyTorch is not installed; `needed` where the script has no --no-torch."""
     if importlib.util.find_spec("torch") is None:
         raise BenchmarkError(
-            "Expected PyTorch as the peer, got none; do install it (pip install torch==2.13.0) or pass --no-torch."
+            "Expected PyTorch as the peer, got none; do install it (pip install torch==2.13.0)"
+            + ("." if needed else " or pass --no-torch.")
         )
 
 

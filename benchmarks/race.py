@@ -1,6 +1,6 @@
 """The race: CIFAR-10 to a mean test accuracy of 94 (95, 96) %, as fast as can be, by the rules of docs/race.md.
 
-    python benchmarks/race.py --target 94 --runs 1                 # on a CPU half an hour to an hour per run
+    python benchmarks/race.py --target 94 --runs 1                 # on a CPU about an hour per run
     python benchmarks/race.py --recipe race94-muon --runs 200 --dtype bfloat16                   # on a GPU
     python benchmarks/race.py --recipe race94-muon --dtype bfloat16 --profile profiles/race94-muon
     python benchmarks/race.py --target 94 --quick                  # does it work? a minute, a few images, one epoch
@@ -214,7 +214,7 @@ def _environment() -> dict[str, Any]:
 
 
 def _code() -> dict[str, Any]:
-    """What a run was made by, kept with each, since a file of lines may grow over several sessions."""
+    """What a run was made by, kept with each, since a file of lines may grow over several calls."""
     from cnnlab.training import describe_environment
 
     found = describe_environment()

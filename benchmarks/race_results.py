@@ -123,8 +123,8 @@ def _verdict(result: Mapping[str, Any]) -> str:
 
 def page_table(folder: Path) -> str:
     """Return a Markdown table of all races in a folder, those of `--quick` left out."""
-    head = ("recipe", "device", "n", "accuracy, 6 views", "accuracy, one view", "seconds a run", "peer's seconds over "
-            "ours", "made with")  # fmt: skip
+    head = ("recipe", "device", "n", "accuracy, 6 views", "accuracy, one view", "p", "PFLOP a run", "seconds a run",
+            "peer's seconds over ours", "made with")  # fmt: skip
     rows = []
     for path in sorted(folder.glob("race*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
@@ -145,15 +145,19 @@ def _page_row(result: Mapping[str, Any], file: str) -> list[str]:
         peer = f"{_mean(result['peer']['ratio'], 2)}, `{settings['peer']['script']}`"
     made = f"{settings['recipe']['precision']}, jax {env['jax']}, revision {_revisions(result)}, {env['started'][:10]}"
     return [f"`{settings['recipe']['name']}`", device, str(result["accuracy"]["n"]), *accuracies,
-            _mean(result["seconds"], 1), peer, f"{made}; `benchmarks/results/{file}`"]  # fmt: skip
+            _p(result), f"{result['petaflop']['total']:.3f}", _mean(result["seconds"], 1), peer,
+            f"{made}; `benchmarks/results/{file}`"]  # fmt: skip
 
 
 def _revisions(result: Mapping[str, Any]) -> str:
-    """The revisions of the code that made the runs, in their order; that of the file where the runs have none."""
-    env = result["environment"]
-    codes = [run.get("code", {"revision": env["git_revision"], "dirty": env["git_dirty"]}) for run in result["runs"]]
+    """The revisions of the code that made the runs, in their order."""
+    codes = [run["code"] for run in result["runs"]]
     words = [(code["revision"] or "unknown")[:7] + (" with changes" if code["dirty"] else "") for code in codes]
     return " and ".join(dict.fromkeys(words))
+
+
+def _p(result: Mapping[str, Any]) -> str:
+    return "-" if result["p_value"] is None else f"{result['p_value']:.2g}"
 
 
 def _mean(of: Mapping[str, Any], digits: int) -> str:

@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from architectures import take_turns
+from architectures import choose_device, take_turns
 from measure import RESULTS, BenchmarkError, expect_torch, say, summary, table, update_page, versions, write_json
 from profile_kinds import COPIES, FORWARD, GRADIENTS, INPUTS, KERNEL, NOTHING, POOLING, PRODUCTS, REST
 from training_steps import NETWORKS, TRIAL, Network, task_of
@@ -42,9 +41,8 @@ def main(arguments: list[str] | None = None) -> None:
             raise BenchmarkError(f"Expected --rounds of at least 1, got {args.rounds}.")
         if unknown := [name for name in args.only if name not in known]:
             raise BenchmarkError(f"Expected some of {', '.join(known)}, got {' '.join(unknown)}.")
-        expect_torch()
-        os.environ["JAX_PLATFORMS"] = "cpu"
-        settings = {"device": "cpu", "dtype": "float32", "rounds": args.rounds, "threads": args.threads}
+        expect_torch(needed=True)
+        settings = {"device": choose_device("cpu"), "dtype": "float32", "rounds": args.rounds, "threads": args.threads}
         found = {}
         for number, name in enumerate(args.only, start=1):
             found[name] = measure(known[name], settings)
@@ -98,7 +96,7 @@ def report(result: dict[str, Any]) -> str:
                 label = f"  of which {kind.removeprefix('convolutions, ')}" if kind in (INPUTS, KERNEL) else kind
                 rows.append([label, *(_milliseconds(of.get(kind)) for of in kinds.values())])
         rows.append(["under the profiler", *(_milliseconds(_total(of)) for of in kinds.values())])
-        rows.append(["without", *(_milliseconds(c["seconds"]["median"]) for c in contenders.values())])
+        rows.append(["without a profiler", *(_milliseconds(c["seconds"]["median"]) for c in contenders.values())])
         failed = [f"{side} failed" for side, found in entry["contenders"].items() if "error" in found]
         parts.append("\n".join([table(header, rows), *failed]))
     return "\n\n".join(parts)

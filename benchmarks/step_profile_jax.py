@@ -21,13 +21,15 @@ import jax
 from architectures_jax import Training
 from profile_kinds import COPIES, FORWARD, GRADIENTS, INPUTS, KERNEL, POOLING, PRODUCTS, REST, share_out
 
-# `%name = shape opcode(`, where the shape may be a tuple
-_LINE = re.compile(r"^\s*(?:ROOT )?%(?P<name>[\w.\-]+) = (?:\([^=]*?\)|\S+) (?P<opcode>[\w\-]+)\(")
+# `%name = shape opcode(`, where the shape may be a tuple with `/*index=5*/` in it
+_LINE = re.compile(r"^\s*(?:ROOT )?%(?P<name>[\w.\-]+) = (?P<shape>\(.*?\)|\S+) (?P<opcode>[\w\-]+)\(")
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%(?P<name>[\w.\-]+) \(")
 _CONTAINERS = ("while", "call", "conditional")  # their time is that of the operations in them
 _CONVOLUTION, _PRODUCT = {"convolution", "custom-call"}, {"dot"}
 _TARGET = "__onednn$convolution"  # stands behind the operation's name in a trace
-_MOVES = {"copy", "transpose", "copy-start", "copy-done", "concatenate", "pad", "reverse", "slice", "bitcast"}
+_MOVES = {"copy", "copy-start", "copy-done", "transpose", "concatenate", "pad", "reverse", "slice", "dynamic-slice"}
+_MOVES |= {"dynamic-update-slice", "gather", "reshape", "bitcast", "broadcast", "fusion", "parameter", "constant"}
+_MOVES |= {"iota", "get-tuple-element", "tuple"}
 
 
 class Operation(NamedTuple):
@@ -53,7 +55,8 @@ def operations(program: str) -> dict[str, Operation]:
         elif match := _LINE.match(line):
             source = re.search(r'op_name="([^"]*)"', line)
             called = re.search(r"calls=%([\w.\-]+)", line)
-            bodies.setdefault(body, set()).add(match["opcode"])
+            if not re.match(r"\w+\[\]", match["shape"]):  # a number alone says where, not what
+                bodies.setdefault(body, set()).add(match["opcode"])
             found[match["name"]] = (match["opcode"], called[1] if called else "", source[1] if source else "")
     return {
         name: Operation(opcode, frozenset({opcode} | bodies.get(called, set())), source)
@@ -75,9 +78,7 @@ def kind_of(operation: Operation) -> str:
         return GRADIENTS if backward else FORWARD
     if multiplies:
         return PRODUCTS
-    if operation.opcodes <= _MOVES | {"fusion", "parameter", "constant"} or "gradient_of_" in source:
-        return COPIES
-    return COPIES if "conv_by_blocks" in source else REST
+    return COPIES if operation.opcodes <= _MOVES else REST
 
 
 def intervals(planes: Iterable[Any], known: Mapping[str, Operation]) -> list[tuple[float, float, str]]:
@@ -91,7 +92,8 @@ def intervals(planes: Iterable[Any], known: Mapping[str, Operation]) -> list[tup
             for event in line.events:
                 name = event.name.removesuffix(_TARGET)
                 if event.name.startswith("end: "):
-                    ends[dict(event.stats).get("_c")] = event.end_ns
+                    if (number := dict(event.stats).get("_c")) is not None:
+                        ends[number] = event.end_ns
                 elif name in known and known[name].opcode not in _CONTAINERS:
                     facts = dict(event.stats)
                     if "hlo_op" in facts:

@@ -78,7 +78,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a timed pass, at least one step (1)")
     parser.add_argument("--threads", type=int, default=2, help="CPUs and threads of each contender (2)")
     parser.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="auto: a GPU if there is one")
-    parser.add_argument("--out", type=Path, default=RESULTS / "training_steps.json", help="the JSON file to write")
+    parser.add_argument("--out", type=Path, help="the JSON file (results/training_steps.json, on a GPU ..._gpu.json)")
     parser.add_argument("--page", type=Path, help="put the table into this page of the docs too")
     args = parser.parse_args(arguments)
     try:
@@ -89,7 +89,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Do what the options say."""
-    expect_torch()
+    expect_torch(needed=True)
     if args.rounds < 1 or args.seconds <= 0:
         raise BenchmarkError("Expected --rounds and --seconds above zero.")
     device = choose_device(args.device)
@@ -98,6 +98,7 @@ def run(args: argparse.Namespace) -> None:
         raise BenchmarkError(
             f"Expected some of {', '.join(n.name for n in NETWORKS[device])}, got {' '.join(args.only)}."
         )
+    out = args.out or RESULTS / f"training_steps{'' if device == 'cpu' else f'_{device}'}.json"
     settings = {"device": device, "rounds": args.rounds, "seconds": args.seconds, "threads": args.threads}
     settings["dtype"] = "bfloat16" if device == "gpu" else "float32"
     found = {}
@@ -105,14 +106,14 @@ def run(args: argparse.Namespace) -> None:
         start = time.perf_counter()
         found[network.name] = measure(network, settings)
         say(f"{number} of {len(networks)}: {network.name}, {time.perf_counter() - start:.0f} s")
-        write_json(args.out, "training_steps", {"settings": settings, "networks": found}, **versions("torch"))
-    result = json.loads(args.out.read_text(encoding="utf-8"))
+        write_json(out, "training_steps", {"settings": settings, "networks": found}, **versions("torch"))
+    result = json.loads(out.read_text(encoding="utf-8"))
     tables = {"training_steps": report(result), "roofline": roofline_table(result)}
     print(*tables.values(), sep="\n\n")
     if args.page is not None:
         for name, text in tables.items():
             update_page(args.page, f"{name}_{device}", f"{describe_run(result)}\n\n{text}")
-    print(f"\n{args.out}")
+    print(f"\n{out}")
 
 
 def measure(network: Network, settings: dict[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from cnnlab.training.step import cross_entropy
 from .augmented import Augmented, TestTimeAugmented
 from .metrics import Evaluation, evaluation_from_predictions
 
+_IN_FLIGHT = 2  # batches that the device has while the host reads the one before
 _ROUNDING = 1e-5  # what arithmetic may add to a float image
 
 
@@ -47,7 +48,7 @@ def compute_logits(
     structure, params, extra = split_model(model)
     size = batch_size or default_batch_size()
     size = min(size, 1 << (len(images) - 1).bit_length())
-    logits = []
+    found: list[Any] = []
     for start in range(0, len(images), size):
         batch = images[start : start + size]
         padding = np.zeros((size - len(batch), *batch.shape[1:]), batch.dtype)
@@ -58,8 +59,11 @@ def compute_logits(
             raise ValueError(
                 f"Expected images that the network can take, got {_by(batch.shape[1:])} ({error}); do resize them."
             ) from error
-        logits.append(np.asarray(rows)[: len(batch)])  # cut on the host: each length would be a program
-    return np.concatenate(logits)
+        found.append(rows)
+        if len(found) > _IN_FLIGHT:  # the device goes on meanwhile
+            found[-1 - _IN_FLIGHT] = np.asarray(found[-1 - _IN_FLIGHT])
+    # Cut on the host: each length of the last batch would be a program.
+    return np.concatenate([np.asarray(rows) for rows in found])[: len(images)]
 
 
 def evaluate(

@@ -24,7 +24,7 @@ Pads = Sequence[tuple[int, int]]
 _MOST_PRODUCTS_PER_OUTPUT = 160
 # With more, bringing the product's rows into the order of channels costs more than it gains.
 MOST_OUT_CHANNELS = 16
-# Each block is a slice of its own in the program: more of them, and compiling takes longer than training.
+# Chosen when each block was a slice of its own in the program, and kept: larger images are better off without blocks.
 _MOST_BLOCKS = 64
 # The product may have so many times the multiply-adds of the convolution; with more zeros in the band, XLA's wins.
 _MOST_WASTE = 3.0
@@ -127,7 +127,8 @@ def _conv_part(
     band = band.reshape(-1, p * q * co)
 
     y = jax.lax.dot_general(band, x, (((0,), (0,)), ((), ())))  # [p*q*co, blocks]
-    y = first_maximum(y.reshape(pool[0] * pool[1], py, px, co, ny, nx, batch))
+    with jax.named_scope("max_pool"):
+        y = first_maximum(y.reshape(pool[0] * pool[1], py, px, co, ny, nx, batch))
     y = y.transpose(3, 0, 4, 1, 2, 5)  # [ny, py, nx, px, co, b]
     y = y.reshape(ny * py, nx * px, co, batch)[:height, :width]
     return y.transpose(3, 0, 1, 2)  # [b, h, w, co]

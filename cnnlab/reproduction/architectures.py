@@ -68,7 +68,7 @@ _QUICK_DATA = "cifar10?train=2500&test=2000"
 _SMALL = "resnet20"
 _BEATEN = {
     "alexnet_cifar": "ResNet-20 beats the 32-pixel AlexNet, which has twelve times as many parameters.",
-    "lenet": "ResNet-20 beats the LeNet-style network, which has as many parameters.",
+    "lenet": "ResNet-20 beats the LeNet-style network, which has about as many parameters.",
     "plain20": "ResNet-20 beats plain20, the same network without skip connections.",
 }
 
@@ -82,8 +82,8 @@ class Architectures(Study):
     name = "architectures"
     title = "Figure 12, measured: accuracy by architecture under one budget"
     claim = (
-        "A small residual network beats the 32-pixel AlexNet and the LeNet-style network, which have no fewer "
-        "parameters, and its plain twin."
+        "A small residual network beats the 32-pixel AlexNet, which has many more parameters, the LeNet-style network, "
+        "which has about as many, and its plain twin."
     )
     source = (
         "M. N. Careddu, 'Convolutional Neural Network: studio e applicazione in Julia', chapter 3, figure 12 (accuracy "

@@ -55,7 +55,7 @@ class Figure10(Study):
         "He et al. 2015, section 3.3 and figure 3 (the thesis' figure 10), which calls multiply-adds FLOPs; "
         "parameters: torchvision's vgg19 and resnet34"
     )
-    shortened = "nothing: it is the same"
+    shortened = "all of it, since nothing is trained"
     quick_minutes = 0.5
     full_time = "seconds on a CPU"
     figures = {"networks": "The three networks layer by layer, with the multiply-adds of each layer"}

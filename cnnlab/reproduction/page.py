@@ -131,6 +131,7 @@ def _title(study: Study, results: Results) -> str:
         title = f"The quick version: {study.shortened}"
     elif results.epochs is not None:
         title = _shortened(results.epochs, [row.recipe.epochs for row in study.rows(results)], [*wanted.values()])
+        title += f" ({study.caveat})" if study.caveat else ""
     if not (missing := _missing(study, results)):
         return f"{title}."
     title = "In part" if _is_full(results) else title
@@ -165,7 +166,7 @@ def _shortened(epochs: int, whole: Sequence[int], seeds: Sequence[int]) -> str:
 
 
 def _overview(study: Study, versions: list[Results]) -> list[list[str]]:
-    """A line per claim, with its outcome in each version."""
+    """A line per claim, with its outcome in each version; a dash for a version that is not there and trains nothing."""
     full = next((results for results in versions if _is_full(results)), Results(study.name))
     short = next((results for results in reversed(versions) if results.epochs is not None), None)  # the longest
     quick = next((results for results in versions if results.quick), None)
@@ -174,8 +175,8 @@ def _overview(study: Study, versions: list[Results]) -> list[list[str]]:
         for results in (full, short, quick)
     ]
     claims = dict.fromkeys(claim for column in columns for claim in column)
-    how = f"`reproduce {study.name}`"
-    return [[claim, *(column.get(claim, "-") for column in columns), how] for claim in claims]
+    how, missing = f"`reproduce {study.name}`", "not run" if study.rows(Results(study.name)) else "-"
+    return [[claim, *(column.get(claim, missing) for column in columns), how] for claim in claims]
 
 
 def _is_full(results: Results) -> bool:

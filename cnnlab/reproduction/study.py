@@ -97,6 +97,7 @@ class Study(ABC):
         shortened: what the quick version does differently.
         quick_minutes: rough time of the quick version on two CPU cores.
         full_time: rough time of the full version, with the hardware.
+        caveat: what to keep in mind of versions with shortened schedules (`--epochs`); "" for nothing.
         figures: of each figure that `draw` makes, the name and what one sees in it.
     """
 
@@ -107,6 +108,7 @@ class Study(ABC):
     shortened: ClassVar[str]
     quick_minutes: ClassVar[float]
     full_time: ClassVar[str]
+    caveat: ClassVar[str] = ""
     figures: ClassVar[Mapping[str, str]]
 
     def rows(self, results: Results) -> Sequence[Row]:

@@ -21,7 +21,7 @@ class Callback:
         """Compilation begins (`seconds` is None) or has ended after so many seconds."""
 
     def on_steps(self, epoch: int, done: int, total: int) -> None:
-        """So many of the epoch's steps are done; called about once a second."""
+        """So many of the epoch's steps are done; called about every two seconds."""
 
     def on_epoch(self, record: dict[str, Any]) -> None:
         """An epoch has ended well; `record` is its line of `metrics.jsonl`."""

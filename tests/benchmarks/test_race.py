@@ -80,9 +80,9 @@ def test_the_page_gets_a_line_per_race(race, tmp_path) -> None:
     page.write_text("<!-- race: begin -->\nold\n<!-- race: end -->\n")
     race("--runs", "2", "--page", str(page))
     head, _, line = page.read_text().splitlines()[2:5]
-    assert head.startswith("| recipe | device | n | accuracy, 6 views | accuracy, one view | seconds a run |")
+    assert head.startswith("| recipe | device | n | accuracy, 6 views | accuracy, one view | p | PFLOP a run |")
     assert line.startswith("| `race94` | ")
-    assert "| 2 | 93.50 ± 0.71 % | 92.50 ± 0.71 % | 2.0 ± 0.0 | no peer | float32, jax" in line
+    assert "| 2 | 93.50 ± 0.71 % | 92.50 ± 0.71 % | 0.75 | " in line and "| 2.0 ± 0.0 | no peer | float32, jax" in line
     assert line.endswith("`benchmarks/results/race.json` |") and "old" not in page.read_text()
 
 

@@ -183,6 +183,17 @@ def test_a_roofline_without_peaks_or_steps_has_dashes_and_so_has_an_older_result
     assert len(module.roofline_table({"networks": {"c": older}}).splitlines()) == 3
 
 
+@pytest.mark.parametrize(("device", "name"), [("cpu", "training_steps"), ("gpu", "training_steps_gpu")])
+def test_a_result_of_one_kind_of_device_does_not_take_the_place_of_another(module, monkeypatch, tmp_path, device, name):
+    monkeypatch.setattr(module, "expect_torch", lambda **_: None)
+    monkeypatch.setattr(module, "choose_device", lambda wanted: device)
+    monkeypatch.setattr(module, "RESULTS", tmp_path)
+    found = measured(module, monkeypatch)
+    monkeypatch.setattr(module, "measure", lambda network, settings: found)
+    module.main(["--only", "resnet20"])
+    assert [path.name for path in tmp_path.iterdir()] == [f"{name}.json"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -192,7 +203,7 @@ def test_a_roofline_without_peaks_or_steps_has_dashes_and_so_has_an_older_result
     ids=["name", "rounds"],
 )
 def test_bad_options_are_one_line(module, arguments, message, monkeypatch):
-    monkeypatch.setattr(module, "expect_torch", lambda: None)
+    monkeypatch.setattr(module, "expect_torch", lambda **_: None)
     monkeypatch.setattr(module, "choose_device", lambda device: device)
     with pytest.raises(SystemExit) as stopped:
         module.main(["--device", "cpu", *arguments])

@@ -38,7 +38,7 @@ def results_of(*rows, **more) -> Results:
 def test_the_page_gets_tables_verdicts_figures_and_an_overview(small, docs) -> None:
     empty = write_page(docs).read_text()
     assert "**Not run in full**: `cnnlab reproduce small` (seconds)." in empty
-    assert "| wide is better | not run | - | - | `reproduce small` |" in empty
+    assert "| wide is better | not run | not run | not run | `reproduce small` |" in empty
 
     rows = [made_up_row("narrow", [0.5, 0.7]), made_up_row("wide", [0.9, 0.9])]
     publish(results_of(*rows), docs)
@@ -46,7 +46,7 @@ def test_the_page_gets_tables_verdicts_figures_and_an_overview(small, docs) -> N
     assert page.startswith("prose\n") and page.endswith("<!-- small: end -->\nmore\n") and "of before" not in page
     assert "**In full.** `cnnlab reproduce small`" in page and "Not run in full" not in page
     assert "- *wide is better* Holds: 0.90 against 0.60. Rule, made after the fact: a higher mean." in page
-    assert "| narrow | 0.60 |" in page and "| wide is better | holds | - | not run | `reproduce small` |" in page
+    assert "| narrow | 0.60 |" in page and "| wide is better | holds | not run | not run | `reproduce small` |" in page
     assert "![accuracies](figures/small-dots.png)" in page and (docs / "figures" / "small-dots.png").is_file()
     assert "[small.json](results/small.json), [small.csv](results/small.csv)" in page
     assert page == write_page(docs).read_text(), "written again, it is the same"
@@ -80,7 +80,7 @@ def test_the_longest_of_the_shortened_versions_is_in_the_overview(small, docs, m
     narrow = made_up_row("narrow", [0.6, 0.6])
     publish(results_of(narrow, made_up_row("wide", [0.5, 0.5]), epochs=1), docs)
     page = publish(results_of(narrow, made_up_row("wide", [0.9, 0.9]), epochs=10), docs).read_text()
-    assert "| wide is better | not run | holds | - | `reproduce small` |" in page
+    assert "| wide is better | not run | holds | not run | `reproduce small` |" in page
     assert "**Shortened to 10 of 20 epochs, 2 seeds a row.** `cnnlab" in page and "small --epochs 10`" in page
 
 
