@@ -45,7 +45,8 @@ SHAPES += (
     (32, 4, 512, 512, 3),
     (1024, 15, 64, 256, 3),
 )
-SHAPES_OF_SEEDS = ((32, 32, 16, 16, 3), (32, 16, 32, 32, 3), (32, 8, 64, 64, 3))  # ResNet-20's stages
+# likewise, the convolutions of LeNet (padded here), by blocks, and the stages of ResNet-20
+SHAPES_OF_SEEDS = ((32, 28, 3, 6, 5), (32, 10, 6, 16, 5), (32, 32, 16, 16, 3), (32, 16, 32, 32, 3), (32, 8, 64, 64, 3))
 PASSES = {"forward": "forward", "inputs": "gradient of the inputs", "kernel": "gradient of the kernel"}
 SIDES = dict.fromkeys(("cnnlab", "oneDNN", "lax"), "convolution_passes_jax.py")  # oneDNN: with CNNLAB_ONEDNN=1
 TORCH = {"torch": "convolution_passes_torch.py"}

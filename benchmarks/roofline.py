@@ -110,12 +110,13 @@ def roofline_table(result: dict[str, Any]) -> str:
     Args:
         result: the content of the JSON of `training_steps.py`; what an older file lacks is a dash.
     """
-    header = ["network", "GFLOP a step", "GFLOP/s", "of product", "GB a step", "GB/s", "of copy", "bound"]
+    header = ["network", "GFLOP a step", "GFLOP/s", "of product", "at the aim", "GB a step", "GB/s", "of copy", "bound"]
     entries = {name: entry.get("roofline", {}) for name, entry in result["networks"].items()}
     rows = [
         [
             name,
             *(_amount(of.get("operations")), _median(of.get("operations_per_second")), _share(of.get("product_share"))),
+            _at_the_aim(result["networks"][name]),
             *(_amount(of.get("bytes")), _median(of.get("bytes_per_second")), _share(of.get("copy_share"))),
             of.get("bound", "-"),
         ]
@@ -123,6 +124,16 @@ def roofline_table(result: dict[str, Any]) -> str:
     ]
     peaks = [of["peaks"] for of in entries.values() if "error" not in of.get("peaks", {"error": "not measured"})]
     return "\n\n".join([table(header, rows), *([_tell_peaks(peaks)] if peaks else [])])
+
+
+def _at_the_aim(entry: dict[str, Any]) -> str:
+    """The share of the product's rate that the step would have to reach to be as fast as it is meant to be."""
+    share, ours = entry.get("roofline", {}).get("product_share"), entry["contenders"].get("cnnlab", {})
+    if share is None or "ratio_to_best_torch" not in ours:
+        return "-"
+    ratios = ours["ratio_to_best_torch"]["values"]
+    shares = [of * entry["target"] / ratio for of, ratio in zip(share["values"], ratios, strict=True)]
+    return f"{100 * statistics.median(shares):.0f} %"
 
 
 def _tell_peaks(peaks: list[dict[str, Any]]) -> str:

@@ -61,9 +61,8 @@ def conv_general_dilated(
         feature_group_count=feature_group_count,
         **options,
     )
-    dense = inputs.ndim == 4 and feature_group_count == 1 and not any(options.values()) and inputs.dtype == kernel.dtype
+    dense = _is_plain(inputs, kernel) and feature_group_count == 1 and not any(options.values())
     dense = dense and (not isinstance(padding, str) or _all_ones(lhs_dilation))
-    dense = dense and all(isinstance(size, int) for size in (*inputs.shape, *kernel.shape))  # none is symbolic
     if not dense or lax.conv_dimension_numbers(inputs.shape, kernel.shape, dimension_numbers) != _NHWC:
         return reference(inputs, kernel)
     dilations = [(1, 1) if d is None else d for d in (lhs_dilation, rhs_dilation)]
@@ -107,11 +106,17 @@ def conv_max_pool(
         y = conv_general_dilated(inputs, kernel, (1, 1), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))
         return max_pool(y, pool)
 
-    block = choose_block(inputs.shape, kernel.shape, pads, pool)
+    block = choose_block(inputs.shape, kernel.shape, pads, pool) if _is_plain(inputs, kernel) else None
     if block is None:
         return reference(inputs, kernel)
     by_blocks = partial(conv_by_blocks, padding=pads, block=block, pool=pool)
     return lax.platform_dependent(inputs, kernel, cpu=by_blocks, default=reference)
+
+
+def _is_plain(inputs: jax.Array, kernel: jax.Array) -> bool:
+    """Whether they are images and filters of one type, and no size is symbolic."""
+    sizes = (*inputs.shape, *kernel.shape)
+    return inputs.ndim == 4 and inputs.dtype == kernel.dtype and all(isinstance(size, int) for size in sizes)
 
 
 def _pads(

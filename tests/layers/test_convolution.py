@@ -172,6 +172,20 @@ def test_strides_and_dilations_give_what_lax_gives_with_named_padding_too(option
     assert_same_size(ours, theirs, FLOAT32)
 
 
+def test_pooled_convolution_can_be_exported_for_any_number_of_images() -> None:
+    images, kernel = normal(0, *LENET["first"])
+    (batch,) = jax.export.symbolic_shape("b")
+    like = jax.ShapeDtypeStruct((batch, *images.shape[1:]), images.dtype)
+    exported = jax.export.export(jax.jit(partial(conv_max_pool, window=2)))(like, kernel)
+    assert_same_size(exported.call(images, kernel), convolve_then_pool_with_lax(images, kernel), FLOAT32)
+
+
+def test_pooled_convolution_of_two_types_is_refused_as_lax_does() -> None:
+    images, kernel = normal(0, *LENET["first"])
+    with pytest.raises(TypeError, match="same dtypes"):
+        conv_max_pool(images.astype(jnp.bfloat16), kernel, 2)
+
+
 def test_other_layouts_are_left_to_lax() -> None:
     inputs, kernel = normal(0, (2, 3, 9, 8), (4, 3, 3, 3))
     expected = jax.jit(lambda x, k: lax.conv_general_dilated(x, k, (1, 1), "VALID"))(inputs, kernel)
