@@ -67,7 +67,7 @@ def _images(plane: np.ndarray) -> np.ndarray:
 
 
 def _row(name: str, what: str, activation: str, hidden: Sequence[int]) -> Row:
-    return Row(name, what, "mlp", _RECIPE, 5, {"activation": activation, "hidden": list(hidden)}, rings)
+    return Row(name, what, "mlp", _RECIPE, 10, {"activation": activation, "hidden": list(hidden)}, rings)
 
 
 _ROWS = (
@@ -77,6 +77,7 @@ _ROWS = (
     _row("no-hidden", "no hidden layer", "linear", []),
 )
 _LINEAR = ("linear", "linear-deep", "no-hidden")
+_FRESH = 5  # the seeds before had been seen when the rule of `_judge_linear` was written
 
 
 class Figure3(Study):
@@ -89,9 +90,9 @@ class Figure3(Study):
         "the same network with sigmoids separates what no line does."
     )
     source = "M. N. Careddu, 'Convolutional Neural Network: studio e applicazione in Julia', chapter 1, figure 3"
-    shortened = "two seeds instead of five"
+    shortened = "two seeds instead of ten"
     quick_minutes = 1.0
-    full_time = "20 runs, about a minute on two CPU cores"
+    full_time = "40 runs, about a minute on two CPU cores"
     figures = {"regions": "Decision regions of one network of each row, that of the first seed, with the test points"}
 
     def rows(self, results: Results) -> Sequence[Row]:
@@ -232,17 +233,20 @@ def _judge_sigmoid(results: Results) -> Verdict:
 def _judge_linear(results: Results) -> Verdict:
     claim = "Networks with linear activations separate them no better than a straight line, however deep."
     rule = (
-        f"the mean test accuracy of no such row is more than {100 * _SLACK:g} points above that of the straight line "
-        f"that is best on the training points; undecided {OPEN}"
+        f"the mean test accuracy of no such row, over the seeds from {_FRESH} on, which were run after this rule was "
+        f"written, is more than {100 * _SLACK:g} points above that of the straight line that is best on the training "
+        f"points; undecided {OPEN}"
     )
     rows, line = results.finished(*_LINEAR), results.measured.get("best_line")
     if len(rows) < len(_LINEAR) or line is None:
-        return Verdict(claim, rule, afterwards=True)
-    cells = [f"{row.row} {row_cell(row, _tested(row))}" for row in rows]
+        return Verdict(claim, rule)
+    fresh = [replace(row, runs=[run for run in row.runs if run["seed"] >= _FRESH]) for row in rows]
+    judged = fresh if all(row.runs for row in fresh) else rows
+    cells = [f"{row.row} {row_cell(row, _tested(row))}" for row in judged]
     measured, held = f"{', '.join(cells)}; the line {100 * line:.2f} %", None
-    if all(enough(results, row, _tested(row)) for row in rows):
-        held = max(row.mean("test_accuracy") for row in rows) <= line + _SLACK
-    return replace(settle(results, claim, rule, measured, held), afterwards=True)
+    if judged is fresh and all(enough(results, row, _tested(row)) for row in rows):
+        held = max(row.mean("test_accuracy") for row in fresh) <= line + _SLACK
+    return settle(results, claim, rule, measured, held)
 
 
 def _judge_lines(results: Results) -> Verdict:
