@@ -75,6 +75,7 @@ def diverging(monkeypatch, seed, epoch):
     monkeypatch.setattr(Trainer, "_evaluate", evaluate_or_not)
 
 
+@pytest.mark.slow
 def test_seeds_at_once_reach_the_accuracies_of_separate_runs(tmp_path):
     """Two float32 programs: the same digits are right after three epochs, the weights, as vectors, agree to 1e-2."""
     common = {"model": "lenet", "model_options": {"hidden": [32]}}
@@ -94,6 +95,7 @@ def test_seeds_at_once_reach_the_accuracies_of_separate_runs(tmp_path):
     assert runs[0].history[0]["train_loss"] != runs[1].history[0]["train_loss"]
 
 
+@pytest.mark.slow
 def test_interrupted_seeds_resume_by_their_parent_folder_bit_for_bit(tmp_path, capsys):
     with cnnlab.models.registry.REGISTRY.temporarily():
 

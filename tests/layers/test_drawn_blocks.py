@@ -17,7 +17,7 @@ def shapes_of(random: Random) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return (random.randint(1, 2), *two(random, 1, 11), in_channels), (*two(random, 1, 5), in_channels, out_channels)
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(seeds)
 def test_blocks_are_the_convolution_of_lax_with_pooling(seed: int) -> None:
     random = Random(seed)
@@ -33,7 +33,7 @@ def test_blocks_are_the_convolution_of_lax_with_pooling(seed: int) -> None:
     assert_same(ours, theirs, (out, *shapes), random.choice(FLOATS[:2]), parts_of_gradients((p, q), shapes[1]))
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(seeds)
 def test_convolution_with_pooling_is_that_of_lax(seed: int) -> None:
     random = Random(seed)

@@ -38,7 +38,7 @@ def test_nothing_is_read_beside_images_that_are_cropped_on_one_side(
     assert_same(partial(dense_conv, **options), partial(oracle.convolution, **options), shapes, jnp.float32, 0)
 
 
-@settings(max_examples=30)
+@settings(max_examples=18)
 @given(seeds)
 def test_convolution_with_any_options_and_groups_is_that_of_lax(seed: int) -> None:
     random = Random(seed)
