@@ -55,8 +55,14 @@ _NETWORKS = {
     "vgg11_bn": ("VGG", "VGG of eight convolutions with BatchNorm, one dense layer"),
     "vgg16_bn": ("VGG", "VGG of 13 convolutions with BatchNorm, one dense layer"),
     "plain20": ("plain", "19 convolutions with BatchNorm, one dense layer"),
+    "plain32": ("plain", "31 convolutions, as narrow as plain20"),
+    "plain44": ("plain", "43 convolutions, as narrow as plain20"),
+    "plain56": ("plain", "55 convolutions, as narrow as plain20"),
     "resnet20": ("residual", "plain20 with skip connections"),
+    "resnet32": ("residual", "plain32 with skip connections"),
+    "resnet44": ("residual", "plain44 with skip connections"),
     "resnet56": ("residual", "ResNet of 56 layers, as narrow as resnet20"),
+    "resnet110": ("residual", "ResNet of 110 layers, as narrow as resnet20"),
     "resnet18": ("residual", "ResNet of 18 layers, 64 to 512 filters"),
     "resnet34": ("residual", "ResNet of 34 layers, 64 to 512 filters"),
     "cifarnet": ("of the races", "the network of the races, its whitening filters trained like all others"),
@@ -95,11 +101,11 @@ class Architectures(Study):
         "one seed, the eight smaller networks; it shows that all of them learn, not how good they are"
     )
     quick_minutes = 7.0
-    full_time = "36 runs, about two hours on an H100 (an estimate from multiply-adds)"
+    full_time = "54 runs, two to three hours on an H100 (an estimate from multiply-adds)"
     figures = {"map": "Test accuracy against parameters, multiply-adds and seconds of training; a bar is a deviation"}
 
     def rows(self, results: Results) -> Sequence[Row]:
-        """Return a dozen networks; quick, the eight that two cores train in a minute or so."""
+        """Return all networks for small images, VGGs and ResNets in their form for these; quick, eight small ones."""
         rows = [Row(name, what, name, _RECIPE, 3) for name, (_, what) in _NETWORKS.items()]
         if not results.quick:
             return rows
