@@ -8,13 +8,15 @@ FORWARD, INPUTS, KERNEL = "convolutions, forward", "convolutions, input gradient
 GRADIENTS = "convolutions, both gradients"  # where the two cannot be told apart
 COPIES, POOLING, PRODUCTS = "copies and transposes", "pooling", "matrix products"
 REST = "normalisation, activations, sums, loss, update"
+SEVERAL = "several of these at once"
 NOTHING = "no operation runs"
 
 
 def share_out(intervals: Sequence[tuple[float, float, str]]) -> dict[str, float]:
     """Return seconds by kind, from the first start to the last end; they add up to that.
 
-    Where several operations run at once, each gets an equal share of that time; where none does, `NOTHING` gets it.
+    Where operations of several kinds run at once, or wait for a thread that another holds, which a trace does not tell
+    apart, `SEVERAL` gets that time; where none runs, `NOTHING` does.
 
     Args:
         intervals: `(start, end, kind)` of each operation, in seconds.
@@ -32,6 +34,7 @@ def share_out(intervals: Sequence[tuple[float, float, str]]) -> dict[str, float]
         for kind in ending.get(edge, []):
             running.remove(kind)
         running += starting.get(edge, [])
-        for kind in running or [NOTHING]:
-            seconds[kind] = seconds.get(kind, 0.0) + (following - edge) / max(1, len(running))
+        kinds = set(running) or {NOTHING}
+        kind = kinds.pop() if len(kinds) == 1 else SEVERAL
+        seconds[kind] = seconds.get(kind, 0.0) + following - edge
     return seconds

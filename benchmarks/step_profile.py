@@ -18,12 +18,12 @@ from typing import Any
 
 from architectures import choose_device, take_turns
 from measure import RESULTS, BenchmarkError, expect_torch, say, summary, table, update_page, versions, write_json
-from profile_kinds import COPIES, FORWARD, GRADIENTS, INPUTS, KERNEL, NOTHING, POOLING, PRODUCTS, REST
+from profile_kinds import COPIES, FORWARD, GRADIENTS, INPUTS, KERNEL, NOTHING, POOLING, PRODUCTS, REST, SEVERAL
 from training_steps import NETWORKS, TRIAL, Network, task_of
 
 LENET = Network("lenet", 32, 2.5)
 SIDES = {"cnnlab": "step_profile_jax.py", TRIAL: "step_profile_jax.py", "torch eager": "step_profile_torch.py"}
-_ROWS = (FORWARD, GRADIENTS, INPUTS, KERNEL, COPIES, POOLING, PRODUCTS, REST, NOTHING)
+_ROWS = (FORWARD, GRADIENTS, INPUTS, KERNEL, COPIES, POOLING, PRODUCTS, REST, SEVERAL, NOTHING)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -17,10 +17,10 @@ from cnnlab.layers import avg_pool, conv_general_dilated, max_pool
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_time_is_shared_among_what_runs_at_once_and_gaps_are_named(room):
+def test_time_of_several_kinds_at_once_is_no_kinds_own_and_gaps_are_named(room):
     kinds = room("profile_kinds")
     found = kinds.share_out([(0.0, 4.0, "a"), (1.0, 2.0, "b"), (5.0, 6.0, "a"), (5.5, 5.5, "b")])
-    assert found == pytest.approx({"a": 3 + 0.5 + 1, "b": 0.5, kinds.NOTHING: 1})
+    assert found == pytest.approx({"a": 3 + 1, kinds.SEVERAL: 1, kinds.NOTHING: 1})
     assert sum(found.values()) == pytest.approx(6)
 
 
