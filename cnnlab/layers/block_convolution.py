@@ -24,7 +24,7 @@ Pads = Sequence[tuple[int, int]]
 _MOST_PRODUCTS_PER_OUTPUT = 160
 # With more, bringing the product's rows into the order of channels costs more than it gains.
 MOST_OUT_CHANNELS = 16
-# Chosen when each block was a slice of its own in the program, and kept: larger images are better off without blocks.
+# Chosen when each block was a slice of its own in the program, which took long to compile; not measured anew since.
 _MOST_BLOCKS = 64
 # The product may have so many times the multiply-adds of the convolution; with more zeros in the band, XLA's wins.
 _MOST_WASTE = 3.0

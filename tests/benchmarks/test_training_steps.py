@@ -167,6 +167,14 @@ def test_the_roofline_has_a_row_for_each_network_and_the_peaks_below(module, mon
     assert lines[3:] == ["", expected]
 
 
+def test_the_share_at_the_aim_is_what_the_step_reaches_times_how_far_it_is_from_the_aim(room):
+    ours = {"ratio_to_best_torch": {"values": [0.5, 0.4]}}
+    share = {"product_share": {"values": [0.4, 0.4], "median": 0.4}}
+    entry = {"target": 1.5, "contenders": {"cnnlab": ours}, "roofline": share}
+    line = room("roofline").roofline_table({"networks": {"net": entry}}).splitlines()[2]
+    assert line.split()[:7] == ["net", "-", "-", "40", "%", "135", "%"]  # 0.4 * 1.5 / 0.5 and / 0.4: 120 and 150 %
+
+
 def test_a_roofline_without_peaks_or_steps_has_dashes_and_so_has_an_older_result(module, monkeypatch):
     no_peaks = measured(module, monkeypatch, peaks="peaks stopped: out of memory")
     no_steps = measured(module, monkeypatch, cnnlab="cnnlab stopped: killed")
