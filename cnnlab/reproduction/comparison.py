@@ -20,6 +20,11 @@ OPEN = (
 """When every rule leaves a claim undecided."""
 
 
+def later_seeds(first: int | str) -> str:
+    """Return, for the rule of rows that have a `Row.seen`, by which seeds it judges: from `first` on."""
+    return f"over the seeds from {first} on, which were run after this rule was written"
+
+
 @dataclass(frozen=True)
 class Difference:
     """How far the mean of some values lies above that of others.
@@ -68,14 +73,15 @@ class Difference:
 
 
 def enough(results: Results, row: RowResults, values: Sequence[float]) -> bool:
-    """Whether a row can be judged: every run that it takes is there, each that is there has a value, and two have.
+    """Whether a row can be judged: every run that it takes is there and has a value, and two are unseen (`Row.seen`).
 
     Args:
         results: of the version. In full length it takes all runs that the study plans, shortened those asked for.
         row: of the version.
         values: of its runs, one for each that has one.
     """
-    return not row.lacking(results.judged_seeds(row)) and len(values) == len(row.runs) >= 2
+    unseen = sum(run["seed"] >= row.seen_seeds for run in row.runs)
+    return not row.lacking(results.judged_seeds(row)) and len(values) == len(row.runs) and unseen >= 2
 
 
 def allowed(results: Results, held: bool | None) -> bool | None:
@@ -101,7 +107,12 @@ def settle(results: Results, claim: str, rule: str, measured: str, held: bool | 
 
 
 def judge_higher(
-    results: Results, claim: str, what: str, names: tuple[str, str], values: Callable[[RowResults], Sequence[float]]
+    results: Results,
+    claim: str,
+    what: str,
+    names: tuple[str, str],
+    values: Callable[[RowResults], Sequence[float]],
+    seeds: str = "",
 ) -> Verdict:
     """Judge a claim that holds when one row has higher values than another.
 
@@ -111,20 +122,23 @@ def judge_higher(
         what: what the values are, for the rule.
         names: the row with the higher values, and the other.
         values: gives the values of a row, shares, one per run that has not diverged.
+        seeds: by which they are judged, for the rule (`later_seeds`), where the rows have some that had been seen.
     """
     higher, lower = names
+    judging = f", {seeds}," if seeds else ""
     rule = (
-        f"the mean {what} of `{higher}` is above that of `{lower}` by {WELCH}; it does not hold where it is below by "
-        f"that test; undecided in between, {OPEN}"
+        f"the mean {what} of `{higher}`{judging} is above that of `{lower}` by {WELCH}; it does not hold where it is "
+        f"below by that test; undecided in between, {OPEN}"
     )
     rows = results.finished(higher, lower)
     if len(rows) < 2:
         return Verdict(claim, rule)
-    found = [values(row) for row in rows]
-    measured = ", ".join(f"{row.row} {row_cell(row, shares)}" for row, shares in zip(rows, found, strict=True))
+    judged = [row.judged for row in rows]
+    found = [values(row) for row in judged]
+    measured = ", ".join(f"{row.row} {row_cell(row, shares)}" for row, shares in zip(judged, found, strict=True))
     difference, held = Difference.of(*found), None
     if difference is not None:
         measured += f": {difference} points{difference.chance}"
-        whole = all(enough(results, row, shares) for row, shares in zip(rows, found, strict=True))
+        whole = all(enough(results, row, values(row)) for row in rows)
         held = difference.positive if whole else None
     return settle(results, claim, rule, measured, held)

@@ -100,8 +100,19 @@ def made_with(results: Results) -> str:
 def _versions(study: Study, docs: Path) -> list[Results]:
     """Return what is published of a study: in full, shortened to so many epochs, quick."""
     found = [read_results(path) for path in sorted((docs / "results").glob(f"{study.name}*.json"))]
-    mine = [results for results in found if results is not None and results.study == study.name]
+    mine = [_planned(study, results) for results in found if results is not None and results.study == study.name]
     return sorted(mine, key=lambda results: (results.quick, results.epochs or 0, results.name))
+
+
+def _planned(study: Study, results: Results) -> Results:
+    """The results with every row planned as the study plans it now, since that decides what may be judged."""
+    rows = {row.name: row for row in rows_of(study, results)}
+    found = {name: _planned_row(rows[name], row) if name in rows else row for name, row in results.rows.items()}
+    return replace(results, rows=found)
+
+
+def _planned_row(row: Row, found: RowResults) -> RowResults:
+    return replace(found, planned_seeds=row.seeds, seen_seeds=row.seen)
 
 
 def _section(study: Study, versions: list[Results], docs: Path) -> list[str]:
@@ -154,8 +165,7 @@ def _missing(study: Study, results: Results) -> dict[str, int]:
 
 def _row_of(results: Results, row: Row) -> RowResults:
     """What was found of a row, planned as the study plans it now."""
-    found = results.rows.get(row.name) or RowResults.planned(row, results.asked_seeds)
-    return replace(found, planned_seeds=row.seeds)
+    return _planned_row(row, results.rows.get(row.name) or RowResults.planned(row, results.asked_seeds))
 
 
 def _shortened(epochs: int, whole: Sequence[int], seeds: Sequence[int]) -> str:

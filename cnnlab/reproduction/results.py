@@ -24,6 +24,7 @@ class RowResults:
         model, options, recipe, data: what was trained, as plain values; the options with those that the data decide.
         images: `fingerprint`, `shape` and number of `classes` of the data; empty, as long as no run has told.
         planned_seeds: how many runs the study plans.
+        seen_seeds: how many of them had been run when the rules that judge the row were written.
         asked_seeds: the most that were ever asked for (`--seeds`); None for all that are planned.
         runs: one record per seed, see `cnnlab.reproduction.gather.read_run`.
     """
@@ -36,6 +37,7 @@ class RowResults:
     data: str = ""
     images: dict[str, Any] = field(default_factory=dict)
     planned_seeds: int = 0
+    seen_seeds: int = 0
     asked_seeds: int | None = None
     runs: list[dict[str, Any]] = field(default_factory=list)
 
@@ -45,12 +47,18 @@ class RowResults:
         data = row.data if isinstance(row.data, str) else MADE
         options, recipe = as_plain(row.options), as_plain(row.recipe.to_dict())
         told = cls(row.name, row.what, row.model, options, recipe, data)
-        return replace(told, planned_seeds=row.seeds, asked_seeds=seeds)
+        return replace(told, planned_seeds=row.seeds, seen_seeds=row.seen, asked_seeds=seeds)
 
     @property
     def wanted_seeds(self) -> int:
         """How many runs are to be trained: those planned, or fewer where fewer were asked for."""
         return self.planned_seeds if self.asked_seeds is None else min(self.asked_seeds, self.planned_seeds)
+
+    @property
+    def judged(self) -> RowResults:
+        """The row with the runs that judge it: those that nobody had seen when the rules were written; all, if none."""
+        unseen = [run for run in self.runs if run["seed"] >= self.seen_seeds]
+        return replace(self, seen_seeds=0, runs=unseen) if unseen else self
 
     @property
     def complete(self) -> bool:

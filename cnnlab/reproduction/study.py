@@ -32,6 +32,7 @@ class Row:
         seeds: how many: 0, 1, ...
         options: of the model.
         data: the name of a data set; or a function that makes one, the same at each call.
+        seen: how many of the seeds had been run when the rules that judge the row were written; later ones judge it.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Row:
     seeds: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
     data: str | Callable[[], Dataset] = "cifar10"
+    seen: int = 0
 
     def in_epochs(self, epochs: int) -> Row:
         """Return the row with a schedule of the same shape in so many epochs; one that has no more stays as it is."""
@@ -49,7 +51,8 @@ class Row:
         recipe, share = self.recipe, epochs / self.recipe.epochs
         milestones = [share * milestone for milestone in recipe.milestones]
         warmup = share * recipe.warmup_epochs
-        return replace(self, recipe=recipe.replace(epochs=epochs, milestones=milestones, warmup_epochs=warmup))
+        recipe = recipe.replace(epochs=epochs, milestones=milestones, warmup_epochs=warmup)
+        return replace(self, recipe=recipe, seen=0)  # nobody has seen runs of that
 
 
 @dataclass(frozen=True)

@@ -38,8 +38,9 @@ def results_of(
     values = {"sigmoid": [0.99, 0.98] if sigmoid is None else sigmoid}
     fresh = [0.55, 0.60] if linear is None else linear
     values |= dict.fromkeys(LINEAR, [0.9] * SEEN + fresh if fresh else [])
+    seen = {name: SEEN * (name in LINEAR) for name in values}
     rows = {
-        name: RowResults(name, f"what {name} is", planned_seeds=planned + SEEN * (name in LINEAR), runs=[
+        name: RowResults(name, f"what {name} is", planned_seeds=planned + seen[name], seen_seeds=seen[name], runs=[
             {"seed": seed, "test_accuracy": value, "diverged": False,
              "found": {"regions": REGIONS, "straight": not curved if name == "sigmoid" else straight}}
             for seed, value in enumerate(found)

@@ -9,7 +9,9 @@ import pytest
 
 from cnnlab.report import ReportError
 from cnnlab.reproduction import Results, publish, reproduce
-from cnnlab.reproduction.page import _shortened, made_with, write_page
+from cnnlab.reproduction.files import write_found
+from cnnlab.reproduction.page import _shortened, _versions, made_with, write_page
+from cnnlab.reproduction.registry import get_study
 from cnnlab.training import RunFolderError
 from tests.reproduction.small_study import RECIPE, made_up_row
 
@@ -111,6 +113,16 @@ def test_what_older_files_call_planned_are_the_seeds_that_were_asked_for(small, 
         file.write_text(json.dumps(value))
         page = publish(results_of(*asked, epochs=1), docs).read_text()
         assert f"**Shortened to 1 of 2 epochs, {title}" in page
+
+
+def test_a_file_is_judged_by_what_the_study_plans_now(docs) -> None:
+    rows = {"literal": made_up_row("literal", [0.60, 0.61]), "flatten": made_up_row("flatten", [0.60, 0.61])}
+    study = get_study("thesis")
+    assert study.verdicts(Results("thesis", rows=rows))[0].outcome == "does not hold", "two planned, by the file"
+    write_found(study, Results("thesis", rows=rows), docs / "results", "thesis")
+    (version,) = _versions(study, docs)
+    assert {(row.planned_seeds, row.seen_seeds) for row in version.rows.values()} == {(10, 5)}
+    assert study.verdicts(version)[0].outcome == "undecided"
 
 
 def test_schedules_and_seeds_that_differ_between_rows_are_written_as_ranges() -> None:
