@@ -70,7 +70,8 @@ def kind_of(operation: Operation) -> str:
     convolves, multiplies = operation.opcodes & _CONVOLUTION, operation.opcodes & _PRODUCT
     if "pool" in source:
         return POOLING
-    if convolves or (multiplies and ("conv_by_blocks" in source or "gradient_of_" in source)):
+    by_products = multiplies and ("conv_by_blocks" in source or "gradient_of_" in source)
+    if convolves or by_products or "winograd" in source:
         if "gradient_of_kernel" in source:
             return KERNEL
         if "gradient_of_inputs" in source:

@@ -32,6 +32,7 @@ from .convolution_options import ConvolutionOptions
 from .finished import finished, several_devices
 from .onednn import onednn_convolution
 from .paired_columns import pair_columns, pair_kernel, pairing_pays, part_columns, part_kernel
+from .winograd import gradient_of_kernel_pays, winograd_conv, winograd_gradient_of_kernel, winograd_pays
 
 # XLA gives a convolution to YNNPACK from so many channels on, in or out, and to Eigen below (its `cpu/ynn_support.cc`).
 _CHANNELS_OF_YNNPACK = 17
@@ -71,7 +72,7 @@ def dense_conv(
     options = ConvolutionOptions((tuple(strides), tuple(map(tuple, padding)), tuple(lhs_dilation), tuple(rhs_dilation)))
     if not _is_plain(inputs, kernel, options):
         return options.reference(inputs, kernel)
-    return _conv_p.bind(inputs, kernel, options=options, kernel_order=(0, 1, 2, 3))
+    return _conv(inputs, kernel, options)
 
 
 def _is_plain(inputs: jax.Array, kernel: jax.Array, options: ConvolutionOptions) -> bool:
@@ -93,40 +94,60 @@ def _is_plain(inputs: jax.Array, kernel: jax.Array, options: ConvolutionOptions)
 _conv_p = Primitive("dense_conv")
 
 
+def _conv(
+    inputs: Any,
+    kernel: Any,
+    options: ConvolutionOptions,
+    *,
+    turned: bool = False,
+    order: Sequence[int] = (0, 1, 2, 3),
+) -> Any:
+    """Convolve with `kernel` or `_turned(kernel)`; `order` is that of its axes in memory, where a library takes any."""
+    return _conv_p.bind(inputs, kernel, options=options, turned=turned, order=tuple(order))
+
+
+def _turned(kernel: Any) -> Any:
+    """The kernel of a gradient of inputs: turned by half a turn, `[h, w, out, in]`; its own inverse."""
+    pixels = kernel.reshape(-1, *kernel.shape[2:])
+    turned = jnp.take(pixels, jnp.arange(len(pixels) - 1, -1, -1), axis=0, mode="clip")  # faster than `[::-1]`
+    return turned.reshape(kernel.shape).transpose(0, 1, 3, 2)
+
+
 @jax.named_scope("gradient_of_inputs")  # so profiles tell the three passes apart
 def _gradient_of_inputs(
-    gradient: Any, inputs: Any, kernel: Any, *, options: ConvolutionOptions, kernel_order: Any
+    gradient: Any, inputs: Any, kernel: Any, *, options: ConvolutionOptions, turned: bool, **_: Any
 ) -> Any:
     shape = inputs.aval.shape
     own = options.of_inputs(gradient.shape[1:3], shape[1:3], kernel.shape[:2])
 
     def on_cpu(gradient: jax.Array, kernel: jax.Array) -> jax.Array:
-        pixels = kernel.reshape(-1, *kernel.shape[2:])
-        turned = jnp.take(pixels, jnp.arange(len(pixels) - 1, -1, -1), axis=0, mode="clip")  # faster than `[::-1]`
-        turned = turned.reshape(kernel.shape).transpose(0, 1, 3, 2)
-        return _conv_p.bind(gradient, turned, options=own, kernel_order=(0, 1, 3, 2))
+        return _conv(gradient, kernel, own, turned=not turned)
 
     def elsewhere(gradient: jax.Array, kernel: jax.Array) -> jax.Array:
         like = jax.ShapeDtypeStruct(shape, inputs.aval.dtype)
-        return jax.linear_transpose(lambda x: options.reference(x, kernel), like)(gradient)[0]
+        return jax.linear_transpose(lambda x: _elsewhere(x, kernel, options, turned), like)(gradient)[0]
 
     return lax.platform_dependent(gradient, kernel, cpu=on_cpu, default=elsewhere)
 
 
 @jax.named_scope("gradient_of_kernel")
 def _gradient_of_kernel(
-    gradient: Any, inputs: Any, kernel: Any, *, options: ConvolutionOptions, kernel_order: Any
+    gradient: Any, inputs: Any, kernel: Any, *, options: ConvolutionOptions, turned: bool, **_: Any
 ) -> Any:
-    like = jax.ShapeDtypeStruct(kernel.aval.shape, kernel.aval.dtype)
+    given = jax.ShapeDtypeStruct(kernel.aval.shape, kernel.aval.dtype)
+    like = jax.eval_shape(_turned, given) if turned else given
 
     def elsewhere(gradient: jax.Array, inputs: jax.Array) -> jax.Array:
         return jax.linear_transpose(lambda w: options.reference(inputs, w), like)(gradient)[0]
 
     on_cpu = partial(_gradient_of_kernel_on_cpu, like=like, options=options)
-    return lax.platform_dependent(gradient, inputs, cpu=on_cpu, default=elsewhere)
+    found = lax.platform_dependent(gradient, inputs, cpu=on_cpu, default=elsewhere)
+    return _turned(found) if turned else found
 
 
 def _gradient_of_kernel_on_cpu(gradient: Any, inputs: Any, *, like: Any, options: ConvolutionOptions) -> jax.Array:
+    if _by_winograd(inputs, like, options, gradient_of_kernel=True):
+        return winograd_gradient_of_kernel(inputs, gradient, options[1])
     own = options.of_kernel(gradient.shape[1:3], inputs.shape[1:3], like.shape[:2])
     form = _form_of_weight_gradient(inputs.shape, gradient.shape, own, like.dtype)
     height, width, in_channels, out_channels = like.shape
@@ -146,11 +167,11 @@ def _in_parts(gradient: Any, inputs: Any, like: Any, options: ConvolutionOptions
         window = gradient.transpose(1, 2, 0, 3)  # the batch is what is summed over
         if form == "plain":
             images = inputs.transpose(3, 1, 2, 0)
-            return _conv_p.bind(images, window, options=options, kernel_order=(2, 0, 1, 3)).transpose(1, 2, 0, 3)
+            return _conv(images, window, options, order=(2, 0, 1, 3)).transpose(1, 2, 0, 3)
         images, _ = _padded(inputs, options)
         folded = options.folded(like.shape[2])
         images = images.reshape(*images.shape[:2], -1).transpose(1, 2, 0)[None]
-        return _conv_p.bind(images, window, options=folded, kernel_order=(2, 0, 1, 3)).reshape(like.shape)
+        return _conv(images, window, folded, order=(2, 0, 1, 3)).reshape(like.shape)
 
     batch, size = gradient.shape[0], _images_of_a_part(gradient.shape, gradient.dtype.itemsize, form)
     if size == batch:
@@ -209,18 +230,24 @@ def _lower_on_cpu(context: Any, inputs: Any, kernel: Any, **options: Any) -> Any
     return mlir.lower_fun(rule, multiple_results=False)(context, inputs, kernel, **options)
 
 
-def _on_cpu(inputs: Any, kernel: Any, *, options: ConvolutionOptions, kernel_order: Any, may_be_onednn: bool) -> Any:
-    """Bring about the choice among the libraries within XLA that is the fastest with the threads of this process.
+def _on_cpu(
+    inputs: Any, kernel: Any, *, options: ConvolutionOptions, turned: bool, order: Any, may_be_onednn: bool
+) -> Any:
+    """Take Winograd's way where that pays, or bring about the choice among the libraries within XLA that is fastest.
 
     That is oneDNN where it may be used. Else XLA chooses by the numbers of channels alone. With one thread YNNPACK is
     the faster one; where there are few output channels, pairs of columns get it, or more channels. With more threads
     Eigen is, as long as YNNPACK uses only one of them; and since XLA keeps YNNPACK from convolutions that make images
     larger, one more row of padding gets Eigen.
     """
+    if _by_winograd(inputs, kernel, options):
+        return winograd_conv(inputs, kernel, options[1], turned=turned)
+    if turned:
+        kernel, order = _turned(kernel), (0, 1, 3, 2)
     if may_be_onednn and options.by_onednn(inputs.shape, kernel.shape, inputs.dtype):
         inputs, (strides, padding, _, dilation) = _padded(inputs, options)
         return onednn_convolution(
-            inputs, kernel, strides=strides, padding=padding, dilation=dilation, kernel_order=kernel_order
+            inputs, kernel, strides=strides, padding=padding, dilation=dilation, kernel_order=order
         )
     if min(min(options[1])) < 0:  # Eigen may read outside of what it has to crop (openxla/xla#48713)
         inputs, options = _padded(inputs, options)
@@ -241,6 +268,14 @@ def _on_cpu(inputs: Any, kernel: Any, *, options: ConvolutionOptions, kernel_ord
             larger = ConvolutionOptions((strides, ((top, bottom + 1), sides), lhs_dilation, rhs_dilation))
             return larger.reference(inputs, kernel)[:, :height]
     return options.reference(inputs, kernel)
+
+
+def _by_winograd(inputs: Any, kernel: Any, options: ConvolutionOptions, *, gradient_of_kernel: bool = False) -> bool:
+    """Whether to go by transformed tiles, whose parts of the batch would bring the shares of devices together."""
+    if not options.by_one or several_devices():
+        return False
+    pays = gradient_of_kernel_pays if gradient_of_kernel else winograd_pays
+    return pays(inputs.shape, kernel.shape, options[1], inputs.dtype)
 
 
 def _padded(inputs: Any, options: ConvolutionOptions) -> tuple[Any, ConvolutionOptions]:
@@ -277,20 +312,21 @@ def _batched(arrays: Sequence[Any], axes: Sequence[Any], **options: Any) -> tupl
             return lax.map(lambda pair: _conv_p.bind(*pair, **options), tuple(pairs))
         return jnp.stack([_conv_p.bind(x, w, **options) for x, w in zip(*pairs, strict=True)])
 
-    elsewhere = jax.vmap(options["options"].reference, tuple(axes))
+    elsewhere = jax.vmap(partial(_elsewhere, **options), tuple(axes))
     return lax.platform_dependent(inputs, kernel, cpu=on_cpu, default=elsewhere), 0
 
 
-def _abstract(inputs: Any, kernel: Any, *, options: ConvolutionOptions, **_: Any) -> Any:
-    out = jax.eval_shape(options.reference, *(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (inputs, kernel)))
+def _abstract(inputs: Any, kernel: Any, *, options: ConvolutionOptions, turned: bool, **_: Any) -> Any:
+    like = (jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (inputs, kernel))
+    out = jax.eval_shape(partial(_elsewhere, options=options, turned=turned), *like)
     return inputs.update(shape=out.shape, dtype=out.dtype)
 
 
-def _elsewhere(inputs: Any, kernel: Any, *, options: ConvolutionOptions, **_: Any) -> Any:
-    return options.reference(inputs, kernel)
+def _elsewhere(inputs: Any, kernel: Any, options: ConvolutionOptions, turned: bool, **_: Any) -> Any:
+    return options.reference(inputs, _turned(kernel) if turned else kernel)
 
 
-_conv_p.def_impl(partial(jax.jit, static_argnames=("options", "kernel_order"))(partial(_conv_p.bind)))
+_conv_p.def_impl(partial(jax.jit, static_argnames=("options", "turned", "order"))(partial(_conv_p.bind)))
 _conv_p.def_abstract_eval(_abstract)
 ad.defbilinear(_conv_p, _gradient_of_inputs, _gradient_of_kernel)
 batching.primitive_batchers[_conv_p] = _batched
