@@ -8,7 +8,9 @@ against the order of memory. So this primitive writes its gradients as NHWC conv
 That of the kernel goes through the batch in parts that fit into a core's caches, by a loop whose operands XLA has to
 finish first; where the batch is one part, `finished.py` does that. It has two forms: plain, with the channels of the
 inputs as the batch, and folded, with these channels in the rows of one image (`convolution_options.py`). Elsewhere the
-gradients are JAX's own, which cuDNN knows. `onednn.py` is a trial of another library on CPU.
+gradients are JAX's own, which cuDNN knows. Where there are many channels, 3x3 convolutions are no convolutions on CPU
+but matrix products over transformed tiles, in all three passes (`winograd.py`). `onednn.py` is a trial of another
+library on CPU.
 
 The primitive is bilinear and its gradients are made of itself, so derivatives of any order and of either mode exist.
 """
