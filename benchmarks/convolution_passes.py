@@ -35,7 +35,8 @@ from measure import (
 )
 
 # batch, side, channels in, channels out, side of the kernel: the layers of convnet4, the stages of ResNet-20, those of
-# ResNet-34 with the stem for small images, and the layer of the race's network with most multiply-adds, with its batch
+# ResNet-34 with the stem for small images, VGG's last maps with such images, and the layer of the race's network with
+# most multiply-adds, with its batch
 SHAPES = ((128, 32, 3, 32, 5), (128, 16, 32, 32, 5), (128, 8, 32, 64, 5))
 SHAPES += ((128, 32, 3, 16, 3), (128, 32, 16, 16, 3), (128, 16, 32, 32, 3), (128, 8, 64, 64, 3))
 SHAPES += (
@@ -43,6 +44,7 @@ SHAPES += (
     (32, 16, 128, 128, 3),
     (32, 8, 256, 256, 3),
     (32, 4, 512, 512, 3),
+    (128, 2, 512, 512, 3),
     (1024, 15, 64, 256, 3),
 )
 # likewise, the convolutions of LeNet (padded here), by blocks, and the stages of ResNet-20

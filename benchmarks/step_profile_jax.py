@@ -31,6 +31,8 @@ _MOVES = {"copy", "copy-start", "copy-done", "transpose", "concatenate", "pad", 
 _MOVES |= {"dynamic-update-slice", "gather", "reshape", "bitcast", "broadcast", "fusion", "parameter", "constant"}
 _MOVES |= {"iota", "get-tuple-element", "tuple"}
 
+_TRANSFORMS = _MOVES | {"add", "subtract", "multiply", "negate"}
+
 
 class Operation(NamedTuple):
     """An operation of a compiled program: what it does, with all that is fused into it, and where it comes from."""
@@ -70,8 +72,9 @@ def kind_of(operation: Operation) -> str:
     convolves, multiplies = operation.opcodes & _CONVOLUTION, operation.opcodes & _PRODUCT
     if "pool" in source:
         return POOLING
-    by_products = multiplies and ("conv_by_blocks" in source or "gradient_of_" in source)
-    if convolves or by_products or "winograd" in source:
+    by_products = multiplies and any(scope in source for scope in ("conv_by_blocks", "gradient_of_", "winograd"))
+    transforms = "winograd" in source and operation.opcodes <= _TRANSFORMS  # of tiles; else other work is fused into it
+    if convolves or by_products or transforms:
         if "gradient_of_kernel" in source:
             return KERNEL
         if "gradient_of_inputs" in source:

@@ -33,8 +33,8 @@ def conv_general_dilated(
     On CPU a dense, undilated convolution of stride 1 with few channels becomes one matrix product over
     blocks of output pixels (`cnnlab.layers.block_convolution`): XLA's own kernel reaches a small part of
     the matrix-product rate there. Every other dense one is `cnnlab.layers.dense_convolution`, whose gradients are
-    written in the form that XLA's compiler for CPU does fast, inside loops too, and which takes 3x3 convolutions of many
-    channels in fewer multiplications (`cnnlab.layers.winograd`). On other platforms the programs are
+    written in the form that XLA's compiler for CPU does fast, inside loops too, and which makes 3x3 convolutions of
+    many channels in fewer multiplications (`cnnlab.layers.winograd`). On other platforms the programs are
     those of `jax.lax.conv_general_dilated`. The choice is made when the program is lowered, so one traced function
     serves all platforms.
 

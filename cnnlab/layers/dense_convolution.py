@@ -12,7 +12,8 @@ gradients are JAX's own, which cuDNN knows. Where there are many channels, 3x3 c
 but matrix products over transformed tiles, in all three passes (`winograd.py`). `onednn.py` is a trial of another
 library on CPU.
 
-The primitive is bilinear and its gradients are made of itself, so derivatives of any order and of either mode exist.
+The primitive is bilinear and its gradients are made of itself, or of operations that JAX differentiates, so derivatives
+of any order and of either mode exist.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from .convolution_options import ConvolutionOptions
 from .finished import finished, several_devices
 from .onednn import onednn_convolution
 from .paired_columns import pair_columns, pair_kernel, pairing_pays, part_columns, part_kernel
+from .parts_of_batch import sum_over_parts
 from .winograd import gradient_of_kernel_pays, winograd_conv, winograd_gradient_of_kernel, winograd_pays
 
 # XLA gives a convolution to YNNPACK from so many channels on, in or out, and to Eigen below (its `cpu/ynn_support.cc`).
@@ -46,6 +48,7 @@ _FOLDED_CHANNELS = range(17, 128)  # of the output, between which XLA's librarie
 _CHANNELS_OF_A_PANEL = 64
 # By form of the weight gradient: bytes of a panel that leave room in a core's second cache, and the fewest images.
 _PANELS = {"plain": (2**18, 8), "folded": (2**17, 8), "folded, oneDNN": (2**19, 16)}
+_CHANNELS_BEYOND_ONEDNN = 128  # in and out, from which on transformed tiles are as fast as oneDNN or faster
 _MOST_KERNELS = 32  # of a `vmap` stand side by side in the program; more of them are a loop
 
 
@@ -58,7 +61,7 @@ def dense_conv(
     lhs_dilation: Sequence[int] = (1, 1),
     rhs_dilation: Sequence[int] = (1, 1),
 ) -> jax.Array:
-    """Convolve without groups; the value is that of `jax.lax.conv_general_dilated` where the inputs are finite.
+    """Convolve without groups, as `jax.lax.conv_general_dilated` does where inputs and kernel are far from overflow.
 
     Args:
         inputs: `[batch, height, width, in_channels]`.
@@ -179,20 +182,11 @@ def _in_parts(gradient: Any, inputs: Any, like: Any, options: ConvolutionOptions
     if size == batch:
         return of_part(finished(gradient), finished(inputs), form)
 
-    type_of_sum = jnp.promote_types(like.dtype, jnp.float32)
+    def of_rest(gradient: jax.Array, inputs: jax.Array) -> jax.Array:
+        form_of_rest = form if 2 * (batch % size) >= size else "plain"  # images are the channels of the folded form
+        return of_part(finished(gradient), finished(inputs), form_of_rest)
 
-    def add_part(number: jax.Array, total: jax.Array) -> jax.Array:
-        of_outputs, images = (lax.dynamic_slice_in_dim(x, number * size, size) for x in (gradient, inputs))
-        return total + of_part(of_outputs, images, form)
-
-    rest = batch % size
-    if rest:
-        form_of_rest = form if 2 * rest >= size else "plain"  # images are the channels of the folded form
-        of_outputs, images = (finished(x[batch - rest :]) for x in (gradient, inputs))
-        total = of_part(of_outputs, images, form_of_rest).astype(type_of_sum)
-    else:
-        total = jnp.zeros(like.shape, type_of_sum)
-    return lax.fori_loop(0, batch // size, add_part, total).astype(like.dtype)
+    return sum_over_parts(partial(of_part, form=form), (gradient, inputs), size, like, of_rest)
 
 
 def _form_of_weight_gradient(
@@ -237,16 +231,17 @@ def _on_cpu(
 ) -> Any:
     """Take Winograd's way where that pays, or bring about the choice among the libraries within XLA that is fastest.
 
-    That is oneDNN where it may be used. Else XLA chooses by the numbers of channels alone. With one thread YNNPACK is
-    the faster one; where there are few output channels, pairs of columns get it, or more channels. With more threads
-    Eigen is, as long as YNNPACK uses only one of them; and since XLA keeps YNNPACK from convolutions that make images
-    larger, one more row of padding gets Eigen.
+    That is oneDNN where it may be used, and with fewer channels before Winograd's way too. Else XLA chooses by the
+    numbers of channels alone. With one thread YNNPACK is the faster one; where there are few output channels, pairs of
+    columns get it, or more channels. With more threads Eigen is, as long as YNNPACK uses only one of them; and since
+    XLA keeps YNNPACK from convolutions that make images larger, one more row of padding gets Eigen.
     """
-    if _by_winograd(inputs, kernel, options):
+    onednn = may_be_onednn and options.by_onednn(inputs.shape, kernel.shape, inputs.dtype)
+    if _by_winograd(inputs, kernel, options) and (not onednn or min(kernel.shape[2:]) >= _CHANNELS_BEYOND_ONEDNN):
         return winograd_conv(inputs, kernel, options[1], turned=turned)
     if turned:
         kernel, order = _turned(kernel), (0, 1, 3, 2)
-    if may_be_onednn and options.by_onednn(inputs.shape, kernel.shape, inputs.dtype):
+    if onednn:
         inputs, (strides, padding, _, dilation) = _padded(inputs, options)
         return onednn_convolution(
             inputs, kernel, strides=strides, padding=padding, dilation=dilation, kernel_order=order

@@ -2,11 +2,13 @@
 
 A tile of 4 x 4 input pixels makes 2 x 2 output pixels. With tile and kernel transformed, each along both axes, it takes
 16 products per pair of channels in place of 36 (Lavin and Gray 2015, "Fast algorithms for convolutional neural
-networks"). So a convolution is 16 matrix products over tiles, which XLA's libraries for CPU do at full rate with both
+networks"). So a convolution is 16 matrix products over tiles, which XLA's libraries for CPU do at full rate with all
 threads, and the transformations are additions. The same holds for the gradient of the kernel, with the roles changed.
-The error is that of a direct sum: all the transformations multiply by is 1, -1 and 1 / 2.
+All that the transformations multiply by is 1, -1 and 1 / 2, so rounding errors are one to some two times those of a
+direct sum.
 
-The batch is taken in parts, so that what passes from transformation to product stays in the caches.
+The batch is taken in parts, so that what passes from transformation to product comes from a cache. The price is a
+program of many small operations, which takes longer to compile, and room for the transformed kernels.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from .parts_of_batch import sum_over_parts
+
 Pads = Sequence[tuple[int, int]]
 Grid = list[list[jax.Array]]  # 4 x 4 arrays, one for each place in a transformed tile
 
@@ -27,7 +31,9 @@ _KERNEL = (3, 3)
 _FEWEST_CHANNELS = 48  # in and out
 _FEWEST_PAIRS_OF_CHANNELS = 2**14  # for the gradient of the kernel
 _FEWEST_TILES = 64
+_SMALL = (2, 2)  # pixels; XLA's own convolutions of such maps, smaller than the kernel, are some fifty times slower
 _BYTES_OF_A_PLACE = 2**19  # of a part's tiles, at one place of the transformed tile: half of a core's second cache
+_MOST_OF_AN_IMAGE = 2  # times that much; a larger image would have to be taken in parts itself
 
 
 def winograd_pays(input_shape: Sequence[int], kernel_shape: Sequence[int], padding: Pads, dtype: Any) -> bool:
@@ -41,8 +47,10 @@ def winograd_pays(input_shape: Sequence[int], kernel_shape: Sequence[int], paddi
     """
     if dtype != jnp.float32 or tuple(kernel_shape[:2]) != _KERNEL or min(kernel_shape[2:]) < _FEWEST_CHANNELS:
         return False
-    tiles = [_half(n + sum(pads) - 2) for n, pads in zip(input_shape[1:3], padding, strict=True)]
-    return min(min(padding)) >= 0 and input_shape[0] * math.prod(tiles) >= _FEWEST_TILES
+    tiles = math.prod(_half(n + sum(pads) - 2) for n, pads in zip(input_shape[1:3], padding, strict=True))
+    if min(min(padding)) < 0 or _bytes_of_an_image(tiles, kernel_shape) > _MOST_OF_AN_IMAGE * _BYTES_OF_A_PLACE:
+        return False
+    return input_shape[0] * tiles >= _FEWEST_TILES or tuple(input_shape[1:3]) == _SMALL
 
 
 def gradient_of_kernel_pays(input_shape: Sequence[int], kernel_shape: Sequence[int], padding: Pads, dtype: Any) -> bool:
@@ -71,7 +79,7 @@ def winograd_conv(inputs: jax.Array, kernel: jax.Array, padding: Pads, *, turned
     contract = (((1,), (1 if turned else 0,)), ((), ()))
 
     def of_part(inputs: jax.Array) -> jax.Array:
-        tiles = _transform_inputs(_padded(inputs, padding, size))
+        tiles = _transform_inputs(_for_whole_tiles(inputs, padding, size))
         shape = tiles[0][0].shape[:3]
         products = [
             [lax.dot_general(_rows(t), k, contract).reshape(*shape, -1) for t, k in zip(*pair, strict=True)]
@@ -79,13 +87,13 @@ def winograd_conv(inputs: jax.Array, kernel: jax.Array, padding: Pads, *, turned
         ]
         return _transform_products(products)[:, : size[0], : size[1]]
 
-    part = _images_of_a_part(inputs, size, max(kernel.shape[2:]))
-    batch = inputs.shape[0]
-    if part == batch:
+    part = images_of_a_part(inputs.shape[0], size, kernel.shape)
+    whole, rest = divmod(inputs.shape[0], part)
+    if whole == 1 and not rest:
         return of_part(inputs)
-    whole, rest = divmod(batch, part)
-    parts = inputs[: whole * part].reshape(whole, part, *inputs.shape[1:])
-    outputs = lax.map(of_part, parts).reshape(whole * part, *size, -1)
+    numbers = jnp.arange(whole, dtype=jnp.int32)
+    outputs = lax.map(lambda i: of_part(lax.dynamic_slice_in_dim(inputs, i * part, part)), numbers)
+    outputs = outputs.reshape(whole * part, *size, -1)
     return jnp.concatenate([outputs, of_part(inputs[whole * part :])]) if rest else outputs
 
 
@@ -102,32 +110,23 @@ def winograd_gradient_of_kernel(inputs: jax.Array, gradient: jax.Array, padding:
         `[3, 3, in_channels, out_channels]`.
     """
     size = gradient.shape[1:3]
+    like = jax.ShapeDtypeStruct((*_KERNEL, inputs.shape[3], gradient.shape[3]), inputs.dtype)
     contract = (((0,), (0,)), ((), ()))
 
     def of_part(inputs: jax.Array, gradient: jax.Array) -> jax.Array:
-        whole = [(0, 2 * _half(n) - n) for n in size]
-        tiles = _transform_inputs(_padded(inputs, padding, size))
-        of_products = _transform_gradient(jnp.pad(gradient, ((0, 0), *whole, (0, 0))))
+        ends = [(0, 2 * _half(n) - n) for n in size]
+        tiles = _transform_inputs(_for_whole_tiles(inputs, padding, size))
+        of_products = _transform_gradient(jnp.pad(gradient, ((0, 0), *ends, (0, 0))))
         of_kernels = [
             [lax.dot_general(_rows(t), _rows(g), contract) for t, g in zip(*pair, strict=True)]
             for pair in zip(tiles, of_products, strict=True)
         ]
         return _gather_kernel(of_kernels)
 
-    part, batch = _images_of_a_part(inputs, size, max(inputs.shape[3], gradient.shape[3])), inputs.shape[0]
-    if part == batch:
+    part = images_of_a_part(inputs.shape[0], size, like.shape)
+    if part == inputs.shape[0]:
         return of_part(inputs, gradient)
-    whole, rest = divmod(batch, part)
-
-    def add_part(number: jax.Array, total: jax.Array) -> jax.Array:
-        pair = (lax.dynamic_slice_in_dim(x, number * part, part) for x in (inputs, gradient))
-        return total + of_part(*pair)
-
-    if rest:
-        total = of_part(inputs[batch - rest :], gradient[batch - rest :])
-    else:
-        total = jnp.zeros((*_KERNEL, inputs.shape[3], gradient.shape[3]), inputs.dtype)
-    return lax.fori_loop(0, whole, add_part, total)
+    return sum_over_parts(of_part, (inputs, gradient), part, like)
 
 
 def _out_size(inputs: jax.Array, padding: Pads) -> tuple[int, int]:
@@ -139,13 +138,27 @@ def _half(size: int) -> int:
     return -(-size // 2)
 
 
-def _images_of_a_part(inputs: jax.Array, size: Sequence[int], channels: int) -> int:
-    image = _half(size[0]) * _half(size[1]) * channels * inputs.dtype.itemsize
+def _bytes_of_an_image(tiles: int, kernel_shape: Sequence[int]) -> int:
+    """At one place of the transformed tile, of inputs or outputs, whichever have more channels."""
+    return tiles * max(kernel_shape[2:]) * jnp.dtype(jnp.float32).itemsize
+
+
+def images_of_a_part(batch: int, size: Sequence[int], kernel_shape: Sequence[int]) -> int:
+    """How many images are taken at a time: about as many as fill a place, and without a rest where that can be.
+
+    Args:
+        batch: how many there are.
+        size: height and width of the output.
+        kernel_shape: `[3, 3, channels, channels]`.
+    """
+    image = _bytes_of_an_image(_half(size[0]) * _half(size[1]), kernel_shape)
     part = 2 ** max(0, round(math.log2(_BYTES_OF_A_PLACE / image)))
-    return inputs.shape[0] if inputs.shape[0] < 2 * part else part
+    if batch < 2 * part:
+        return batch
+    return next((n for n in range(part, part // 2, -1) if batch % n == 0), part)
 
 
-def _padded(inputs: jax.Array, padding: Pads, size: Sequence[int]) -> jax.Array:
+def _for_whole_tiles(inputs: jax.Array, padding: Pads, size: Sequence[int]) -> jax.Array:
     """Pad for whole tiles: they begin at every second pixel and are four pixels wide."""
     ends = [
         (low, 2 * _half(out) + 2 - low - n) for (low, _), out, n in zip(padding, size, inputs.shape[1:3], strict=True)

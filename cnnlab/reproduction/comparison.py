@@ -20,9 +20,17 @@ OPEN = (
 """When every rule leaves a claim undecided."""
 
 
-def later_seeds(first: int | str) -> str:
-    """Return, for the rule of rows that have a `Row.seen`, by which seeds it judges: from `first` on."""
-    return f"over the seeds from {first} on, which were run after this rule was written"
+def later_seeds(results: Results, first: int | str) -> str:
+    """Return, for the rule of rows that have a `Row.seen`, by which seeds it judges in full length: from `first` on."""
+    if results.quick or results.epochs is not None:  # of which none had been seen
+        return ""
+    return f", over the seeds from {first} on, which were run after this rule was written,"
+
+
+def judged_cell(row: RowResults, values: Callable[[RowResults], Sequence[float]]) -> str:
+    """Write the values of the runs that judge a row, or of the others, saying so, where there are none yet."""
+    cell = row_cell(row.judged, values(row.judged))
+    return f"{cell}, all seen before the rule" if row.judged.seen_seeds else cell
 
 
 @dataclass(frozen=True)
@@ -125,17 +133,15 @@ def judge_higher(
         seeds: by which they are judged, for the rule (`later_seeds`), where the rows have some that had been seen.
     """
     higher, lower = names
-    judging = f", {seeds}," if seeds else ""
     rule = (
-        f"the mean {what} of `{higher}`{judging} is above that of `{lower}` by {WELCH}; it does not hold where it is "
+        f"the mean {what} of `{higher}`{seeds} is above that of `{lower}` by {WELCH}; it does not hold where it is "
         f"below by that test; undecided in between, {OPEN}"
     )
     rows = results.finished(higher, lower)
     if len(rows) < 2:
         return Verdict(claim, rule)
-    judged = [row.judged for row in rows]
-    found = [values(row) for row in judged]
-    measured = ", ".join(f"{row.row} {row_cell(row, shares)}" for row, shares in zip(judged, found, strict=True))
+    found = [values(row.judged) for row in rows]
+    measured = ", ".join(f"{row.row} {judged_cell(row, values)}" for row in rows)
     difference, held = Difference.of(*found), None
     if difference is not None:
         measured += f": {difference} points{difference.chance}"

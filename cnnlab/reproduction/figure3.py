@@ -14,7 +14,7 @@ from cnnlab.experiment import load
 from cnnlab.report.style import BLUE, VERMILION, drawing_style, new_figure
 from cnnlab.training import Recipe
 
-from .comparison import OPEN, enough, later_seeds, settle
+from .comparison import OPEN, enough, judged_cell, later_seeds, settle
 from .errors import row_cell
 from .results import Results, RowResults
 from .study import Row, Study, Table, Verdict
@@ -100,7 +100,7 @@ class Figure3(Study):
 
     def rows(self, results: Results) -> Sequence[Row]:
         """Return four rows that differ in activation and depth."""
-        return [replace(row, seeds=2) for row in _ROWS] if results.quick else list(_ROWS)
+        return [replace(row, seeds=2, seen=0) for row in _ROWS] if results.quick else list(_ROWS)
 
     def inspect(self, folder: Path) -> dict[str, Any]:
         """Return what the best network of a run makes of a grid.
@@ -236,17 +236,16 @@ def _judge_sigmoid(results: Results) -> Verdict:
 def _judge_linear(results: Results) -> Verdict:
     claim = "Networks with linear activations separate them no better than a straight line, however deep."
     rule = (
-        f"the mean test accuracy of no such row, {later_seeds(_SEEN)}, is more than {100 * _SLACK:g} points above that "
-        f"of the straight line that is best on the training points; undecided {OPEN}"
+        f"the mean test accuracy of no such row{later_seeds(results, _SEEN)} is more than {100 * _SLACK:g} points "
+        f"above that of the straight line that is best on the training points; undecided {OPEN}"
     )
     rows, line = results.finished(*_LINEAR), results.measured.get("best_line")
     if len(rows) < len(_LINEAR) or line is None:
         return Verdict(claim, rule)
-    judged = [row.judged for row in rows]
-    cells = [f"{row.row} {row_cell(row, _tested(row))}" for row in judged]
+    cells = [f"{row.row} {judged_cell(row, _tested)}" for row in rows]
     measured, held = f"{', '.join(cells)}; the line {100 * line:.2f} %", None
     if all(enough(results, row, _tested(row)) for row in rows):
-        held = max(row.mean("test_accuracy") for row in judged) <= line + _SLACK
+        held = max(row.judged.mean("test_accuracy") for row in rows) <= line + _SLACK
     return settle(results, claim, rule, measured, held)
 
 

@@ -10,7 +10,7 @@ from cnnlab.report import plot_learning_curves
 from cnnlab.training import Recipe, get_recipe
 
 from .cells import spread
-from .comparison import OPEN, Difference, allowed, enough, judge_higher, later_seeds, settle
+from .comparison import OPEN, Difference, allowed, enough, judge_higher, judged_cell, later_seeds, settle
 from .drawing import plot_dots
 from .errors import row_cell
 from .results import Results, RowResults
@@ -94,16 +94,15 @@ class Thesis(Study):
         verdicts = []
         for name, claim in _READINGS.items():
             rule = (
-                f"65 % lies within two standard deviations of the mean, {later_seeds(_SEEN[name])}, or below it; "
+                f"65 % lies within two standard deviations of the mean{later_seeds(results, _SEEN[name])} or below it; "
                 f"undecided {OPEN}"
             )
             if rows := results.finished(name):
-                judged = rows[0].judged
-                measured = row_cell(judged, _tested(judged))
+                measured = judged_cell(rows[0], _tested)
                 verdicts.append(settle(results, claim, rule, measured, _reached(results, rows[0])))
             else:
                 verdicts.append(Verdict(claim, rule))
-        seeds = later_seeds(f"{_SEEN['modern']} (`modern`) and {_SEEN['literal']} (`literal`)")
+        seeds = later_seeds(results, f"{_SEEN['modern']} (`modern`) and {_SEEN['literal']} (`literal`)")
         judge = judge_higher(results, _LIMIT, "test accuracy", ("modern", "literal"), _tested, seeds)
         return [*verdicts, judge]
 
@@ -124,7 +123,7 @@ def _quick(row: Row) -> Row:
     recipe = row.in_epochs(_QUICK_EPOCHS).recipe
     if recipe.held_out:
         recipe = recipe.replace(held_out=1000)
-    return replace(row, recipe=recipe, seeds=2, data=_QUICK_DATA)
+    return replace(row, recipe=recipe, seeds=2, seen=0, data=_QUICK_DATA)
 
 
 def _tested(row: RowResults) -> list[float]:

@@ -75,6 +75,19 @@ def test_products_over_blocks_are_convolutions_and_others_are_not(room):
     assert kinds.PRODUCTS in found and kinds.FORWARD not in found
 
 
+def test_transformed_tiles_and_their_products_are_convolutions_and_what_is_fused_into_them_is_not(room):
+    profile, kinds = room("step_profile_jax"), room("profile_kinds")
+    images, kernel = jnp.ones((8, 8, 8, 128)), jnp.ones((3, 3, 128, 128))
+    assert kinds_in(profile, conv, images, kernel) <= {kinds.FORWARD, kinds.COPIES}
+    found = kinds_in(profile, lambda x, w: conv(jnp.tanh(x), w), images, kernel)
+    assert kinds.REST in found and kinds.FORWARD in found
+
+    def gradient(images, kernel):
+        return jax.grad(lambda w: conv(images, w).sum())(kernel)
+
+    assert kinds.KERNEL in kinds_in(profile, gradient, images, kernel)
+
+
 @pytest.mark.parametrize("pool", [max_pool, avg_pool])
 def test_pooling_has_a_row_of_its_own(room, pool):
     found = kinds_in(room("step_profile_jax"), lambda x: pool(x, 3, 2), jnp.ones((2, 9, 9, 20)))

@@ -1,6 +1,5 @@
 """Convolutions by transformed tiles against the oracle: values, derivatives, `vmap`, the choice by shape."""
 
-import math
 from functools import partial
 from random import Random
 from typing import Any
@@ -14,7 +13,13 @@ from jax import lax
 
 from cnnlab.layers import dense_convolution, winograd
 from cnnlab.layers.dense_convolution import dense_conv
-from cnnlab.layers.winograd import gradient_of_kernel_pays, winograd_conv, winograd_gradient_of_kernel, winograd_pays
+from cnnlab.layers.winograd import (
+    gradient_of_kernel_pays,
+    images_of_a_part,
+    winograd_conv,
+    winograd_gradient_of_kernel,
+    winograd_pays,
+)
 from cnnlab.training.epoch import fast_in_loops
 from tests.layers import lax_oracle as oracle
 from tests.layers.drawn import assert_same, seeds, two
@@ -41,10 +46,11 @@ def always(monkeypatch: Any) -> None:
 def take_all(patch: Any) -> None:
     for name in ("_FEWEST_CHANNELS", "_FEWEST_PAIRS_OF_CHANNELS", "_FEWEST_TILES"):
         patch.setattr(winograd, name, 1)
+    patch.setattr(winograd, "_MOST_OF_AN_IMAGE", 2**30)
     patch.setattr(winograd, "_BYTES_OF_A_PLACE", 2 * 4 * 3 * 4)
 
 
-@settings(max_examples=18)
+@settings(max_examples=12)
 @given(seeds)
 def test_value_and_gradients_of_any_size_padding_and_batch_are_those_of_lax(seed: int) -> None:
     random = Random(seed)
@@ -81,7 +87,8 @@ def test_derivatives_of_second_and_of_mixed_order_are_those_of_lax(always: None)
         over_reverse = jax.jvp(gradient, (inputs, kernel), (inputs, kernel))
         of_weights = jax.grad(lambda w: (gradient(inputs, w)[1] ** 2).sum())(kernel)
         of_images = jax.grad(lambda x: (gradient(x, kernel)[0] ** 2).sum())(inputs)
-        return jax.jit(lambda: (over_reverse, of_weights, of_images))()
+        of_weights_by_images = jax.grad(lambda w: (gradient(inputs, w)[0] ** 2).sum())(kernel)
+        return jax.jit(lambda: (over_reverse, of_weights, of_images, of_weights_by_images))()
 
     assert_close(derivatives(ours), derivatives(with_lax), 10 * FLOAT32)  # sums of sums
 
@@ -108,7 +115,7 @@ def test_on_cuda_and_on_several_devices_the_convolutions_stay(monkeypatch: Any) 
         lowered("cpu", gradient, *LARGE)
     )
     monkeypatch.setattr(dense_convolution, "several_devices", lambda: True)
-    assert convolutions(lowered("cpu", lambda x, w: gradient(x, w), *LARGE))
+    assert len(convolutions(lowered("cpu", lambda x, w: gradient(x, w), *LARGE))) >= 3
 
 
 SAME = ((1, 1), (1, 1))
@@ -121,10 +128,17 @@ CASES = {
     ((8, 16, 16, 128), (1, 1, 128, 128), SAME, "float32"): (False, False),
     ((8, 16, 16, 64), (3, 3, 64, 64), SAME, "float32"): (True, False),
     ((8, 16, 16, 64), (3, 3, 64, 256), SAME, "float32"): (True, True),
+    ((8, 16, 16, 48), (3, 3, 48, 512), SAME, "float32"): (True, True),
+    ((8, 16, 16, 47), (3, 3, 47, 512), SAME, "float32"): (False, False),
+    ((8, 128, 128, 64), (3, 3, 64, 64), SAME, "float32"): (True, False),
+    ((8, 130, 130, 64), (3, 3, 64, 64), SAME, "float32"): (False, False),  # an image is too large
     ((8, 16, 16, 32), (3, 3, 32, 256), SAME, "float32"): (False, False),
     ((3, 8, 8, 512), (3, 3, 512, 512), SAME, "float32"): (False, False),
     ((4, 8, 8, 512), (3, 3, 512, 512), SAME, "float32"): (True, True),
     ((4, 9, 9, 512), (3, 3, 512, 512), ((0, 0), (0, 0)), "float32"): (True, True),
+    ((1, 1, 1, 512), (3, 3, 512, 512), SAME, "float32"): (False, False),
+    ((1, 2, 2, 512), (3, 3, 512, 512), SAME, "float32"): (True, True),
+    ((1, 3, 2, 512), (3, 3, 512, 512), SAME, "float32"): (False, False),
 }
 
 
@@ -135,24 +149,32 @@ def test_type_kernel_channels_and_tiles_decide(case: Any, expected: tuple[bool, 
     assert tuple(found) == expected
 
 
+@pytest.mark.parametrize(
+    ("batch", "side", "channels", "part"),
+    [(32, 32, 64, 8), (32, 16, 128, 16), (32, 8, 256, 32), (50, 16, 128, 10), (37, 16, 128, 16), (31, 16, 128, 31)],
+)
+def test_a_part_fills_a_place_and_leaves_no_rest_where_that_can_be(
+    batch: int, side: int, channels: int, part: int
+) -> None:
+    assert images_of_a_part(batch, (side, side), (3, 3, channels, 64)) == part
+
+
 @pytest.mark.parametrize("options", [{"strides": (2, 1)}, {"lhs_dilation": (1, 2)}, {"rhs_dilation": (2, 2)}], ids=str)
 def test_strides_and_dilations_stay_convolutions(options: dict[str, Any]) -> None:
     assert convolutions(lowered("cpu", partial(ours, **options), *LARGE))
 
 
-def test_the_error_is_about_that_of_laxs_sums() -> None:
-    inputs, kernel = normal((4, 8, 8, 64), (3, 3, 64, 64))
+def test_rounding_errors_are_of_the_size_of_those_of_lax() -> None:
+    inputs, kernel, direction = normal((4, 8, 8, 64), (3, 3, 64, 64), (4, 8, 8, 64))
     inputs = jnp.abs(inputs)  # as after ReLU: sums grow
-    (direction,) = normal((4, 8, 8, 64))
     exact = [np.asarray(x, np.float64) for x in (inputs, kernel, direction)]
     padded = np.pad(exact[0], ((0, 0), (1, 1), (1, 1), (0, 0)))
     windows = np.stack([padded[:, i : i + 8, j : j + 8] for i in range(3) for j in range(3)], 3)  # [n, h, w, 9, c]
     value = np.einsum("nhwkc,kco->nhwo", windows, exact[1].reshape(9, 64, 64), optimize=True)
     of_kernel = np.einsum("nhwkc,nhwo->kco", windows, exact[2], optimize=True).reshape(kernel.shape)
     found = jax.jit(partial(winograd_conv, padding=SAME))(inputs, kernel)
-    found_of_kernel = jax.jit(partial(winograd_gradient_of_kernel, padding=SAME))(inputs, direction)
-    for got, want in ((found, value), (found_of_kernel, of_kernel)):
-        terms = math.prod(kernel.shape[:3]) if want is value else math.prod(direction.shape[:3])
-        unit = np.finfo(np.float32).eps / 2
-        # Rounding errors of any sign in a sum of so many terms
-        assert np.abs(got - want).max() <= math.sqrt(terms) * unit * np.abs(want).max()
+    of_kernel_found = jax.jit(partial(winograd_gradient_of_kernel, padding=SAME))(inputs, direction)
+    theirs, pull = jax.vjp(partial(with_lax, inputs), kernel)
+    for ours_now, of_lax, want in ((found, theirs, value), (of_kernel_found, *pull(direction), of_kernel)):
+        errors = [np.sqrt(np.mean((np.asarray(x, np.float64) - want) ** 2)) for x in (ours_now, of_lax)]
+        assert 0 < errors[0] <= 2 * errors[1]

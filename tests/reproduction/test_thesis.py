@@ -8,6 +8,7 @@ from flax import nnx
 
 import cnnlab
 from cnnlab.report import save_figure
+from cnnlab.reproduction.gather import rows_of
 from cnnlab.reproduction.results import Results, RowResults
 from cnnlab.reproduction.thesis import Thesis
 
@@ -177,6 +178,14 @@ def test_runs_that_had_been_seen_when_the_rules_were_written_do_not_judge() -> N
     assert "`modern`, over the seeds from 3 (`modern`) and 5 (`literal`) on, which" in verdicts[LIMIT].rule
     alone = results_of({"literal": [], "modern": [0.77, 0.78]}, planned=0, seen=seen)
     assert outcomes(alone) == ["undecided", "not run", "undecided"]
+    assert STUDY.verdicts(alone)[LITERAL].measured == "75.00 ± 5.00 % (3), all seen before the rule"
+
+
+@pytest.mark.parametrize("version", [{"quick": True}, {"epochs": 5}])
+def test_of_other_versions_no_seed_had_been_seen(version: dict[str, Any]) -> None:
+    results = Results("thesis", **version)
+    assert not any(row.seen for row in rows_of(STUDY, results))
+    assert not any("seeds from" in verdict.rule for verdict in STUDY.verdicts(results))
 
 
 def test_nothing_found_is_a_table_without_lines_and_verdicts_that_say_so() -> None:
