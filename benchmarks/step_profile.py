@@ -1,11 +1,12 @@
 """Where the time of a training step on CPU goes, by kind of operation, beside PyTorch's.
 
-    python benchmarks/step_profile.py                 # five networks, about 8 minutes on two cores
+    python benchmarks/step_profile.py                 # five networks, about 12 minutes
     python benchmarks/step_profile.py --only lenet
 
 The networks are those of `training_steps.py` and LeNet. cnnlab (also with CNNLAB_ONEDNN=1, a trial) runs the program of
 an epoch under JAX's profiler; PyTorch runs eager steps in channels-last memory under its own, since a compiled graph
-has no such operations any more. All take turns. benchmarks/README.md tells how time is shared out.
+has no such operations any more. All take turns, on one thread each, since with more of them XLA starts operations at
+once. benchmarks/README.md tells how time is shared out.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", nargs="+", metavar="NAME", default=list(known), help="these networks only")
     parser.add_argument("--rounds", type=int, default=5, help="times each is traced (5)")
-    parser.add_argument("--threads", type=int, default=2, help="CPUs and threads of each contender (2)")
+    parser.add_argument("--threads", type=int, default=1, help="CPUs and threads of each contender (1)")
     parser.add_argument("--out", type=Path, default=RESULTS / "step_profile.json", help="the JSON file to write")
     parser.add_argument("--page", type=Path, help="put the tables into this page of the docs too")
     args = parser.parse_args(arguments)
@@ -80,7 +81,7 @@ def report(result: dict[str, Any]) -> str:
     """Return a table per network: milliseconds a step by kind, the median of the rounds, and what the step took."""
     env, settings = result["environment"], result["settings"]
     parts = [
-        f"{env['cpu']}, {settings['threads']} threads; Python {env['python']}, jax {env['jax']}, torch {env['torch']}; "
+        f"{env['cpu']}, {settings['threads']} thread{'s' * (settings['threads'] > 1)}; Python {env['python']}, jax {env['jax']}, torch {env['torch']}; "
         f"{settings['dtype']}; median of {settings['rounds']} rounds; {env['started'][:10]}"
     ]
     for name, entry in result["networks"].items():

@@ -65,7 +65,7 @@ class Thesis(Study):
         "(`modern` holds 1,000 of its images out); too little to judge the 65 %"
     )
     quick_minutes = 5.0
-    full_time = "54 runs, 9 hours on one CPU core"
+    full_time = "54 runs, 11 hours on one CPU core"
     figures = {
         "accuracies": "Accuracy by row and seed",
         "literal-curves": "Learning curves of the literal reading",
