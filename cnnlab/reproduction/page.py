@@ -51,7 +51,7 @@ def publish(results: Results, docs: str | Path) -> Path:
         while rows != (rows := rows_of(study, results)):  # later rows may depend on earlier ones
             results = with_known(rows, results, known)
         results = replace(results, measured=study.measure(results))
-    write_found(study, results, Path(docs) / "results", results.name, figures)
+    write_found(study, _planned(study, results), Path(docs) / "results", results.name, figures)
     return write_page(docs)
 
 

@@ -11,7 +11,7 @@ from cnnlab.report import ReportError
 from cnnlab.reproduction import Results, publish, reproduce
 from cnnlab.reproduction.files import write_found
 from cnnlab.reproduction.page import _shortened, _versions, made_with, write_page
-from cnnlab.reproduction.registry import get_study
+from cnnlab.reproduction.registry import get_study, list_studies
 from cnnlab.training import RunFolderError
 from tests.reproduction.small_study import RECIPE, made_up_row
 
@@ -123,6 +123,11 @@ def test_a_file_is_judged_by_what_the_study_plans_now(docs) -> None:
     (version,) = _versions(study, docs)
     assert {(row.planned_seeds, row.seen_seeds) for row in version.rows.values()} == {(10, 5)}
     assert study.verdicts(version)[0].outcome == "undecided"
+    studies = [f"<!-- {study.name}: begin -->\n<!-- {study.name}: end -->\n" for study in list_studies()]
+    (docs / "reproduction.md").write_text(PAGE + "".join(studies))
+    publish(Results("thesis", rows=rows), docs)
+    file = json.loads((docs / "results" / "thesis.json").read_text())
+    assert file["verdicts"][0]["outcome"] == "undecided" and file["rows"][0]["seen_seeds"] == 5
 
 
 def test_schedules_and_seeds_that_differ_between_rows_are_written_as_ranges() -> None:
