@@ -80,8 +80,9 @@ def measure(network: Network, settings: dict[str, Any]) -> dict[str, Any]:
 def report(result: dict[str, Any]) -> str:
     """Return a table per network: milliseconds a step by kind, the median of the rounds, and what the step took."""
     env, settings = result["environment"], result["settings"]
+    threads = settings["threads"]
     parts = [
-        f"{env['cpu']}, {settings['threads']} thread{'s' * (settings['threads'] > 1)}; Python {env['python']}, jax {env['jax']}, torch {env['torch']}; "
+        f"{env['cpu']}, {threads} thread{'s' * (threads > 1)}; Python {env['python']}, jax {env['jax']}, torch {env['torch']}; "
         f"{settings['dtype']}; median of {settings['rounds']} rounds; {env['started'][:10]}"
     ]
     for name, entry in result["networks"].items():
