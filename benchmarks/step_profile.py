@@ -82,8 +82,8 @@ def report(result: dict[str, Any]) -> str:
     env, settings = result["environment"], result["settings"]
     threads = settings["threads"]
     parts = [
-        f"{env['cpu']}, {threads} thread{'s' * (threads > 1)}; Python {env['python']}, jax {env['jax']}, torch {env['torch']}; "
-        f"{settings['dtype']}; median of {settings['rounds']} rounds; {env['started'][:10]}"
+        f"{env['cpu']}, {threads} thread{'s' * (threads > 1)}; Python {env['python']}, jax {env['jax']}, "
+        f"torch {env['torch']}; {settings['dtype']}; median of {settings['rounds']} rounds; {env['started'][:10]}"
     ]
     for name, entry in result["networks"].items():
         contenders = {side: found for side, found in entry["contenders"].items() if "error" not in found}
