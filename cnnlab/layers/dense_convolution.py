@@ -9,8 +9,8 @@ That of the kernel goes through the batch in parts that fit into a core's caches
 finish first; where the batch is one part, `finished.py` does that. It has two forms: plain, with the channels of the
 inputs as the batch, and folded, with these channels in the rows of one image (`convolution_options.py`). Elsewhere the
 gradients are JAX's own, which cuDNN knows. Where there are many channels, 3x3 convolutions are no convolutions on CPU
-but matrix products over transformed tiles, in all three passes (`winograd.py`). `onednn.py` is a trial of another
-library on CPU.
+but matrix products over transformed tiles, in all three passes, that of the kernel from more channels on
+(`winograd.py`). `onednn.py` is a trial of another library on CPU.
 
 The primitive is bilinear and its gradients are made of itself, or of operations that JAX differentiates, so derivatives
 of any order and of either mode exist.
@@ -48,7 +48,7 @@ _FOLDED_CHANNELS = range(17, 128)  # of the output, between which XLA's librarie
 _CHANNELS_OF_A_PANEL = 64
 # By form of the weight gradient: bytes of a panel that leave room in a core's second cache, and the fewest images.
 _PANELS = {"plain": (2**18, 8), "folded": (2**17, 8), "folded, oneDNN": (2**19, 16)}
-_CHANNELS_BEYOND_ONEDNN = 128  # in and out, from which on transformed tiles are as fast as oneDNN or faster
+_CHANNELS_BEYOND_ONEDNN = 128  # in and out, from which on transformed tiles are about as fast as oneDNN or faster
 _MOST_KERNELS = 32  # of a `vmap` stand side by side in the program; more of them are a loop
 
 
@@ -231,10 +231,10 @@ def _on_cpu(
 ) -> Any:
     """Take Winograd's way where that pays, or bring about the choice among the libraries within XLA that is fastest.
 
-    That is oneDNN where it may be used, and with fewer channels before Winograd's way too. Else XLA chooses by the
-    numbers of channels alone. With one thread YNNPACK is the faster one; where there are few output channels, pairs of
-    columns get it, or more channels. With more threads Eigen is, as long as YNNPACK uses only one of them; and since
-    XLA keeps YNNPACK from convolutions that make images larger, one more row of padding gets Eigen.
+    Where oneDNN may be used, it comes first below 128 channels. Else XLA chooses by the numbers of channels alone. With
+    one thread YNNPACK is the faster one; where there are few output channels, pairs of columns get it, or more
+    channels. With more threads Eigen is, as long as YNNPACK uses only one of them; and since XLA keeps YNNPACK from
+    convolutions that make images larger, one more row of padding gets Eigen.
     """
     onednn = may_be_onednn and options.by_onednn(inputs.shape, kernel.shape, inputs.dtype)
     if _by_winograd(inputs, kernel, options) and (not onednn or min(kernel.shape[2:]) >= _CHANNELS_BEYOND_ONEDNN):

@@ -20,11 +20,11 @@ def sum_over_parts(
     """Add what a function makes of the parts of a batch, in float32 at least.
 
     Args:
-        of_part: makes an array of `like`'s shape of as many images of each array as are a part.
+        of_part: takes `part` images of each array, returns an array of `like`'s shape.
         arrays: each with the batch as first axis.
         part: images of a part.
         like: shape and type of the sum.
-        of_rest: makes it of the images that are left over; by default `of_part`.
+        of_rest: takes the images that are left over, fewer of them; by default `of_part`.
     """
     whole, rest = divmod(arrays[0].shape[0], part)
     type_of_sum = jnp.promote_types(like.dtype, jnp.float32)

@@ -2,9 +2,9 @@
 
 A tile of 4 x 4 input pixels makes 2 x 2 output pixels. With tile and kernel transformed, each along both axes, it takes
 16 products per pair of channels in place of 36 (Lavin and Gray 2015, "Fast algorithms for convolutional neural
-networks"). So a convolution is 16 matrix products over tiles, which XLA's libraries for CPU do at full rate with all
-threads, and the transformations are additions. The same holds for the gradient of the kernel, with the roles changed.
-All that the transformations multiply by is 1, -1 and 1 / 2, so rounding errors are one to some two times those of a
+networks"). So a convolution is 16 matrix products over tiles, which XLA's libraries for CPU do at full rate, with
+two threads too, and the transformations are additions. The same holds for the gradient of the kernel, with the roles
+changed. All that the transformations multiply by is 1, -1 and 1 / 2, so rounding errors are one to some two times those of a
 direct sum.
 
 The batch is taken in parts, so that what passes from transformation to product comes from a cache. The price is a
@@ -31,7 +31,7 @@ _KERNEL = (3, 3)
 _FEWEST_CHANNELS = 48  # in and out
 _FEWEST_PAIRS_OF_CHANNELS = 2**14  # for the gradient of the kernel
 _FEWEST_TILES = 64
-_SMALL = (2, 2)  # pixels; XLA's own convolutions of such maps, smaller than the kernel, are some fifty times slower
+_SMALL = (2, 2)  # pixels; of such maps, smaller than the kernel, XLA's own convolutions are a hundred times slower
 _BYTES_OF_A_PLACE = 2**19  # of a part's tiles, at one place of the transformed tile: half of a core's second cache
 _MOST_OF_AN_IMAGE = 2  # times that much; a larger image would have to be taken in parts itself
 
@@ -144,7 +144,7 @@ def _bytes_of_an_image(tiles: int, kernel_shape: Sequence[int]) -> int:
 
 
 def images_of_a_part(batch: int, size: Sequence[int], kernel_shape: Sequence[int]) -> int:
-    """How many images are taken at a time: about as many as fill a place, and without a rest where that can be.
+    """How many images are taken at a time: about so many as make `_BYTES_OF_A_PLACE`, without a rest where that can be.
 
     Args:
         batch: how many there are.
