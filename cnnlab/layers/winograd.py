@@ -4,8 +4,8 @@ A tile of 4 x 4 input pixels makes 2 x 2 output pixels. With tile and kernel tra
 16 products per pair of channels in place of 36 (Lavin and Gray 2015, "Fast algorithms for convolutional neural
 networks"). So a convolution is 16 matrix products over tiles, which XLA's libraries for CPU do at full rate, with
 two threads too, and the transformations are additions. The same holds for the gradient of the kernel, with the roles
-changed. All that the transformations multiply by is 1, -1 and 1 / 2, so rounding errors are one to some two times those of a
-direct sum.
+changed. All that the transformations multiply by is 1, -1 and 1 / 2, so rounding errors are one to some two times those
+of a direct sum.
 
 The batch is taken in parts, so that what passes from transformation to product comes from a cache. The price is a
 program of many small operations, which takes longer to compile, and room for the transformed kernels.
