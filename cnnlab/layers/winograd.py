@@ -31,6 +31,7 @@ _KERNEL = (3, 3)
 _FEWEST_CHANNELS = 48  # in and out
 _FEWEST_PAIRS_OF_CHANNELS = 2**14  # for the gradient of the kernel
 _FEWEST_TILES = 64
+_FEWEST_MULTIPLY_ADDS = 2**28  # below, what is gained is less than the longer compilation for a long time
 _SMALL = (2, 2)  # pixels; of such maps, smaller than the kernel, XLA's own convolutions are a hundred times slower
 _BYTES_OF_A_PLACE = 2**19  # of a part's tiles, at one place of the transformed tile: half of a core's second cache
 _MOST_OF_AN_IMAGE = 2  # times that much; a larger image would have to be taken in parts itself
@@ -50,7 +51,11 @@ def winograd_pays(input_shape: Sequence[int], kernel_shape: Sequence[int], paddi
     tiles = math.prod(_half(n + sum(pads) - 2) for n, pads in zip(input_shape[1:3], padding, strict=True))
     if min(min(padding)) < 0 or _bytes_of_an_image(tiles, kernel_shape) > _MOST_OF_AN_IMAGE * _BYTES_OF_A_PLACE:
         return False
-    return input_shape[0] * tiles >= _FEWEST_TILES or tuple(input_shape[1:3]) == _SMALL
+    if tuple(input_shape[1:3]) == _SMALL:
+        return True
+    outputs = math.prod(n + sum(pads) - 2 for n, pads in zip(input_shape[1:3], padding, strict=True))
+    work = input_shape[0] * outputs * math.prod(kernel_shape)
+    return input_shape[0] * tiles >= _FEWEST_TILES and work >= _FEWEST_MULTIPLY_ADDS
 
 
 def gradient_of_kernel_pays(input_shape: Sequence[int], kernel_shape: Sequence[int], padding: Pads, dtype: Any) -> bool:

@@ -77,7 +77,7 @@ def test_products_over_blocks_are_convolutions_and_others_are_not(room):
 
 def test_transformed_tiles_and_their_products_are_convolutions_and_what_is_fused_into_them_is_not(room):
     profile, kinds = room("step_profile_jax"), room("profile_kinds")
-    images, kernel = jnp.ones((8, 8, 8, 128)), jnp.ones((3, 3, 128, 128))
+    images, kernel = jnp.ones((32, 8, 8, 128)), jnp.ones((3, 3, 128, 128))
     assert kinds_in(profile, conv, images, kernel) <= {kinds.FORWARD, kinds.COPIES}
     found = kinds_in(profile, lambda x, w: conv(jnp.tanh(x), w), images, kernel)
     assert kinds.REST in found and kinds.FORWARD in found

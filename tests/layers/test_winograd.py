@@ -44,7 +44,7 @@ def always(monkeypatch: Any) -> None:
 
 
 def take_all(patch: Any) -> None:
-    for name in ("_FEWEST_CHANNELS", "_FEWEST_PAIRS_OF_CHANNELS", "_FEWEST_TILES"):
+    for name in ("_FEWEST_CHANNELS", "_FEWEST_PAIRS_OF_CHANNELS", "_FEWEST_TILES", "_FEWEST_MULTIPLY_ADDS"):
         patch.setattr(winograd, name, 1)
     patch.setattr(winograd, "_MOST_OF_AN_IMAGE", 2**30)
     patch.setattr(winograd, "_BYTES_OF_A_PLACE", 2 * 4 * 3 * 4)
@@ -84,11 +84,16 @@ def test_derivatives_of_second_and_of_mixed_order_are_those_of_lax(always: None)
     def derivatives(conv: Any) -> Any:
         f = objective(conv)
         gradient = jax.grad(f, (0, 1))
-        over_reverse = jax.jvp(gradient, (inputs, kernel), (inputs, kernel))
-        of_weights = jax.grad(lambda w: (gradient(inputs, w)[1] ** 2).sum())(kernel)
-        of_images = jax.grad(lambda x: (gradient(x, kernel)[0] ** 2).sum())(inputs)
-        of_weights_by_images = jax.grad(lambda w: (gradient(inputs, w)[0] ** 2).sum())(kernel)
-        return jax.jit(lambda: (over_reverse, of_weights, of_images, of_weights_by_images))()
+
+        def program() -> Any:
+            over_reverse = jax.jvp(gradient, (inputs, kernel), (inputs, kernel))
+            of_weights = jax.grad(lambda w: (gradient(inputs, w)[1] ** 2).sum())(kernel)
+            of_images = jax.grad(lambda x: (gradient(x, kernel)[0] ** 2).sum())(inputs)
+            of_weights_by_images = jax.grad(lambda w: (gradient(inputs, w)[0] ** 2).sum())(kernel)
+            return over_reverse, of_weights, of_images, of_weights_by_images
+
+        # It runs for a millisecond: LLVM need not try hard.
+        return jax.jit(program, compiler_options={"xla_backend_optimization_level": 0})()
 
     assert_close(derivatives(ours), derivatives(with_lax), 10 * FLOAT32)  # sums of sums
 
@@ -126,7 +131,8 @@ CASES = {
     (*LARGE, ((-1, 1), (1, 1)), "float32"): (False, False),
     ((8, 16, 16, 128), (5, 5, 128, 128), SAME, "float32"): (False, False),
     ((8, 16, 16, 128), (1, 1, 128, 128), SAME, "float32"): (False, False),
-    ((8, 16, 16, 64), (3, 3, 64, 64), SAME, "float32"): (True, False),
+    ((32, 16, 16, 64), (3, 3, 64, 64), SAME, "float32"): (True, False),
+    ((8, 16, 16, 64), (3, 3, 64, 64), SAME, "float32"): (False, False),  # little work
     ((8, 16, 16, 64), (3, 3, 64, 256), SAME, "float32"): (True, True),
     ((8, 16, 16, 48), (3, 3, 48, 512), SAME, "float32"): (True, True),
     ((8, 16, 16, 47), (3, 3, 47, 512), SAME, "float32"): (False, False),
