@@ -5,6 +5,7 @@ Source: K. He et al., "Deep Residual Learning for Image Recognition", 2015, arXi
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from functools import partial
 from typing import Literal
 
@@ -105,13 +106,13 @@ class ResidualBlock(nnx.Module):
         else:
             self.downsample = None
 
+    @abstractmethod
     def _build_residual(self, in_features: int, features: int, conv: partial[Conv], norm: partial[BatchNorm]) -> None:
         """Build the convolutions of the residual branch, with what makes them and the BatchNorm behind them."""
-        raise NotImplementedError
 
+    @abstractmethod
     def residual(self, images: jax.Array) -> jax.Array:
         """Return the residual branch, `[batch, h', w', expansion * features]`."""
-        raise NotImplementedError
 
     def shortcut(self, images: jax.Array) -> jax.Array:
         """Return what the skip connection carries, `[batch, h', w', expansion * features]`."""

@@ -202,3 +202,8 @@ def test_convolutions_start_with_the_variance_of_he_and_no_bias() -> None:
 def test_wrong_options_are_explained(build: Any, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build(8, 4, rngs=nnx.Rngs(0), **options)
+
+
+def test_a_block_without_a_residual_branch_cannot_be_made() -> None:
+    with pytest.raises(TypeError, match=r"abstract class ResidualBlock.*_build_residual"):
+        ResidualBlock(3, 4, rngs=nnx.Rngs(0))
