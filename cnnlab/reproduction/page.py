@@ -107,12 +107,10 @@ def _versions(study: Study, docs: Path) -> list[Results]:
 def _planned(study: Study, results: Results) -> Results:
     """The results with every row planned as the study plans it now, since that decides what may be judged."""
     rows = {row.name: row for row in rows_of(study, results)}
-    found = {name: _planned_row(rows[name], row) if name in rows else row for name, row in results.rows.items()}
+    found = dict(results.rows)
+    for name in found.keys() & rows.keys():
+        found[name] = replace(found[name], planned_seeds=rows[name].seeds, seen_seeds=rows[name].seen)
     return replace(results, rows=found)
-
-
-def _planned_row(row: Row, found: RowResults) -> RowResults:
-    return replace(found, planned_seeds=row.seeds, seen_seeds=row.seen)
 
 
 def _section(study: Study, versions: list[Results], docs: Path) -> list[str]:
@@ -164,8 +162,8 @@ def _missing(study: Study, results: Results) -> dict[str, int]:
 
 
 def _row_of(results: Results, row: Row) -> RowResults:
-    """What was found of a row, planned as the study plans it now."""
-    return _planned_row(row, results.rows.get(row.name) or RowResults.planned(row, results.asked_seeds))
+    """What was found of a row; nothing, where it is not there."""
+    return results.rows.get(row.name) or RowResults.planned(row, results.asked_seeds)
 
 
 def _shortened(epochs: int, whole: Sequence[int], seeds: Sequence[int]) -> str:
