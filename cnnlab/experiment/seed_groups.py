@@ -74,9 +74,9 @@ def _group(todo: Todo, *, resume: bool) -> SeedGroup:
 def measured_width(trainer: Trainer, network: nnx.Module, seeds: Sequence[int], *, progress: bool) -> int:
     """Return how many of the seeds to train at once: by measurement, but on CPU always one.
 
-    On CPU at once gains nothing with LeNet that could be told from chance (benchmarks/seeds.py), so a measurement of
-    some steps would choose by chance, and with it the rounding of every seed's numbers. And at once costs a compilation
-    that grows with the number of seeds, and their memory. `at_once=True` decides otherwise.
+    On CPU at once gains nothing with LeNet and ResNet-20 that could be told from chance (benchmarks/seeds.py), so a
+    measurement of some steps would choose by chance, and with it the rounding of every seed's numbers. And at once
+    costs a compilation that grows with the number of seeds, and their memory. `at_once=True` decides otherwise.
 
     Args:
         trainer: trains them.
