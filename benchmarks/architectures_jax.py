@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
-from contender import Channel, expect_onednn
+from contender import Channel
 
 if __name__ == "__main__":  # binds the process to its CPUs: before JAX starts its threads
     CHANNEL = Channel()
-    os.environ["CNNLAB_ONEDNN"] = "1" if CHANNEL.options.get("onednn") else "0"
 
 import math
 import time
@@ -64,7 +61,6 @@ def run(channel: Channel) -> None:
     """Compile, then time a pass of forward and one of training steps per request."""
     jax.config.update("jax_enable_compilation_cache", False)  # a program from the cache would be no compilation
     options = channel.options
-    expect_onednn()
     wake()
     before = resident_bytes()
     train = Training(options)

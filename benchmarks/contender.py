@@ -53,14 +53,6 @@ class Channel:
             sys.exit(0)
 
 
-def expect_onednn() -> None:
-    """Stop this contender where the oneDNN that its name promises is not used, and load it where it is."""
-    from cnnlab.layers.onednn import onednn_is_there
-
-    if os.environ.get("CNNLAB_ONEDNN") == "1" and not onednn_is_there():
-        raise RuntimeError("Expected the oneDNN inside JAX, got none that cnnlab knows.")
-
-
 def make_data(steps: int) -> tuple[np.ndarray, np.ndarray]:
     """Return images uint8 `[steps * 32, 32, 32, 3]` and labels int32: ten patterns under strong noise.
 

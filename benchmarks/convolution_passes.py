@@ -1,4 +1,4 @@
-"""Speed of the three passes of a convolution: cnnlab, its trial of oneDNN, `jax.lax` and PyTorch.
+"""Speed of the three passes of a convolution: cnnlab, `jax.lax` and PyTorch.
 
     python benchmarks/convolution_passes.py                 # about 4 minutes on two cores
     python benchmarks/convolution_passes.py --threads 1
@@ -50,7 +50,7 @@ SHAPES += (
 # likewise, the convolutions of LeNet (padded here), by blocks, and the stages of ResNet-20
 SHAPES_OF_SEEDS = ((32, 28, 3, 6, 5), (32, 10, 6, 16, 5), (32, 32, 16, 16, 3), (32, 16, 32, 32, 3), (32, 8, 64, 64, 3))
 PASSES = {"forward": "forward", "inputs": "gradient of the inputs", "kernel": "gradient of the kernel"}
-SIDES = dict.fromkeys(("cnnlab", "oneDNN", "lax"), "convolution_passes_jax.py")  # oneDNN: with CNNLAB_ONEDNN=1
+SIDES = dict.fromkeys(("cnnlab", "lax"), "convolution_passes_jax.py")
 TORCH = {"torch": "convolution_passes_torch.py"}
 
 
@@ -68,10 +68,10 @@ def main(arguments: list[str] | None = None) -> None:
         if args.rounds < 1 or args.seeds < 1:
             raise BenchmarkError(f"Expected --rounds and --seeds of at least 1, got {args.rounds} and {args.seeds}.")
         several = args.seeds > 1
-        sides = {side: SIDES[side] for side in ("cnnlab", "lax")} if several else SIDES
+        sides = SIDES
         if not args.no_torch and not several:
             expect_torch()
-            sides = {**sides, **TORCH}
+            sides = {**SIDES, **TORCH}
         os.environ["JAX_PLATFORMS"] = "cpu"
         shapes = SHAPES_OF_SEEDS if several else SHAPES
         found = measure(sides, args.rounds, args.threads, shapes, seeds=args.seeds)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
-from contender import Channel, expect_onednn
+from contender import Channel
 
 if __name__ == "__main__":  # binds the process to its CPUs: before JAX starts its threads
     CHANNEL = Channel()
-    os.environ["CNNLAB_ONEDNN"] = "1" if CHANNEL.options["side"] == "oneDNN" else "0"
 
 import time
 from collections.abc import Callable
@@ -35,7 +32,6 @@ def seconds_of(function: Callable[..., Any], *arrays: jax.Array) -> float:
 
 def run(channel: Channel) -> None:
     """Compile all passes, then time each at every request."""
-    expect_onednn()
     function = lax.conv_general_dilated if channel.options["side"] == "lax" else conv_general_dilated
     numbers = ("NHWC", "HWIO", "NHWC")
     conv = partial(function, dimension_numbers=numbers)

@@ -3,7 +3,7 @@
     python benchmarks/step_profile.py                 # five networks, about 12 minutes
     python benchmarks/step_profile.py --only lenet
 
-The networks are those of `training_steps.py` and LeNet. cnnlab (also with CNNLAB_ONEDNN=1, a trial) runs the program of
+The networks are those of `training_steps.py` and LeNet. cnnlab runs the program of
 an epoch under JAX's profiler; PyTorch runs eager steps in channels-last memory under its own, since a compiled graph
 has no such operations any more. All take turns, on one thread each, since with more of them XLA starts operations at
 once. benchmarks/README.md tells how time is shared out.
@@ -20,10 +20,10 @@ from typing import Any
 from architectures import choose_device, take_turns
 from measure import RESULTS, BenchmarkError, expect_torch, say, summary, table, update_page, versions, write_json
 from profile_kinds import COPIES, FORWARD, GRADIENTS, INPUTS, KERNEL, NOTHING, POOLING, PRODUCTS, REST, SEVERAL
-from training_steps import NETWORKS, TRIAL, Network, task_of
+from training_steps import NETWORKS, Network, task_of
 
 LENET = Network("lenet", 32, 2.5)
-SIDES = {"cnnlab": "step_profile_jax.py", TRIAL: "step_profile_jax.py", "torch eager": "step_profile_torch.py"}
+SIDES = {"cnnlab": "step_profile_jax.py", "torch eager": "step_profile_torch.py"}
 _ROWS = (FORWARD, GRADIENTS, INPUTS, KERNEL, COPIES, POOLING, PRODUCTS, REST, SEVERAL, NOTHING)
 
 
@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
 def measure(network: Network, settings: dict[str, Any]) -> dict[str, Any]:
     """Return for each contender the seconds of a step without the profiler, and with it by kind of operation."""
     task = task_of(network, {**settings, "seconds": 1.0})
-    contenders = {side: (script, {**task, "onednn": side == TRIAL}) for side, script in SIDES.items()}
+    contenders = {side: (script, task) for side, script in SIDES.items()}
     found: dict[str, Any] = {"batch_size": network.batch, "image_size": network.image_size, "contenders": {}}
     for side, answers in take_turns(contenders, settings["rounds"]).items():
         if isinstance(answers, str):

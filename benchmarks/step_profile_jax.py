@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
-from contender import Channel, expect_onednn
+from contender import Channel
 
 if __name__ == "__main__":  # binds the process to its CPUs: before JAX starts its threads
     CHANNEL = Channel()
-    os.environ["CNNLAB_ONEDNN"] = "1" if CHANNEL.options.get("onednn") else "0"
 
 import re
 import tempfile
@@ -25,8 +22,7 @@ from profile_kinds import COPIES, FORWARD, GRADIENTS, INPUTS, KERNEL, POOLING, P
 _LINE = re.compile(r"^\s*(?:ROOT )?%(?P<name>[\w.\-]+) = (?P<shape>\(.*?\)|\S+) (?P<opcode>[\w\-]+)\(")
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%(?P<name>[\w.\-]+) \(")
 _CONTAINERS = ("while", "call", "conditional")  # their time is that of the operations in them
-_CONVOLUTION, _PRODUCT = {"convolution", "custom-call"}, {"dot"}
-_TARGET = "__onednn$convolution"  # stands behind the operation's name in a trace
+_CONVOLUTION, _PRODUCT = {"convolution"}, {"dot"}
 _MOVES = {"copy", "copy-start", "copy-done", "transpose", "concatenate", "pad", "reverse", "slice", "dynamic-slice"}
 _MOVES |= {"dynamic-update-slice", "gather", "reshape", "bitcast", "broadcast", "fusion", "parameter", "constant"}
 _MOVES |= {"iota", "get-tuple-element", "tuple"}
@@ -94,21 +90,19 @@ def intervals(planes: Iterable[Any], known: Mapping[str, Operation]) -> list[tup
     for plane in planes:
         for line in plane.lines:
             for event in line.events:
-                name = event.name.removesuffix(_TARGET)
                 if event.name.startswith("end: "):
                     if (number := dict(event.stats).get("_c")) is not None:
                         ends[number] = event.end_ns
-                elif name in known and known[name].opcode not in _CONTAINERS:
+                elif event.name in known and known[event.name].opcode not in _CONTAINERS:
                     facts = dict(event.stats)
                     if "hlo_op" in facts:
-                        starts.append((event.start_ns, event.end_ns, facts.get("_p"), kind_of(known[name])))
+                        starts.append((event.start_ns, event.end_ns, facts.get("_p"), kind_of(known[event.name])))
     return [(start / 1e9, max(end, ends.get(number, end)) / 1e9, kind) for start, end, number, kind in starts]
 
 
 def run(channel: Channel) -> None:
     """Compile, then trace one dispatch of training steps per request."""
     jax.config.update("jax_enable_compilation_cache", False)
-    expect_onednn()
     train = Training(channel.options)
     known: dict[str, Operation] = {}
     for program in train.epoch.programs:

@@ -5,11 +5,10 @@
     python benchmarks/training_steps.py --device gpu --page docs/performance.md
 
 On CPU: CIFAR-sized images, float32, the same number of threads on both sides. On a GPU: bfloat16, with 224 pixels
-for ResNet-34 and AlexNet. For each network cnnlab (on CPU also with CNNLAB_ONEDNN=1, a trial), PyTorch eager and
-`torch.compile` live in processes of their own and take turns; the better of PyTorch's two counts, and each of these is
-itself the fastest of NCHW and channels-last memory. benchmarks/README.md tells what is timed. In the same rounds one
-more process times a matrix product and a copy; the second table, cnnlab's roofline, holds the steps against these
-(`roofline.py`).
+for ResNet-34 and AlexNet. For each network cnnlab, PyTorch eager and `torch.compile` live in processes of their own and
+take turns; the better of PyTorch's two counts, and each of these is itself the fastest of NCHW and channels-last
+memory. benchmarks/README.md tells what is timed. In the same rounds one more process times a matrix product and a copy;
+the second table, cnnlab's roofline, holds the steps against these (`roofline.py`).
 """
 
 from __future__ import annotations
@@ -39,7 +38,6 @@ from roofline import PEAKS, SCRIPT, count_work, roofline, roofline_table
 from cnnlab.models import summarize
 
 PEERS = {"torch eager": False, "torch compile": True}
-TRIAL = "cnnlab, oneDNN"  # on CPU, with CNNLAB_ONEDNN=1 (docs/performance.md)
 
 
 class Network(NamedTuple):
@@ -124,8 +122,6 @@ def measure(network: Network, settings: dict[str, Any]) -> dict[str, Any]:
         network.name, image_size=network.image_size, **{k: v for k, v in options.items() if k != "image_size"}
     )
     contenders = {"cnnlab": (SCRIPTS["cnnlab"], task)}
-    if settings["device"] == "cpu":
-        contenders[TRIAL] = (SCRIPTS["cnnlab"], {**task, "onednn": True})
     contenders |= {peer: (SCRIPTS["torch"], {**task, "torch_compile": compiled}) for peer, compiled in PEERS.items()}
     sizes = PEAKS[settings["device"]]
     contenders["peaks"] = (SCRIPT, {**task, **sizes})

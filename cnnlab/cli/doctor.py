@@ -71,7 +71,7 @@ def doctor() -> int:
         "packages": ", ".join(f"{name} {version}" for name, version in _versions().items() if version),
         "cache": cache,
     }
-    names = ("CNNLAB_CACHE", "CNNLAB_COMPILATION_CACHE", "CNNLAB_DATA", "CNNLAB_ONEDNN", "XLA_FLAGS")
+    names = ("CNNLAB_CACHE", "CNNLAB_COMPILATION_CACHE", "CNNLAB_DATA", "XLA_FLAGS")
     names += tuple(sorted(name for name in os.environ if name[:4] == "JAX_"))
     facts |= {name: os.environ[name] for name in names if os.environ.get(name)}
     print_table(("what", "here"), list(facts.items()))

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from jax import lax
-
-from .onednn import onednn_takes
 
 Pair = tuple[int, int]
 Spread = list[tuple[int, int, int]]  # as `lax.pad` takes it: before, after and between, for each axis
@@ -55,11 +52,6 @@ class ConvolutionOptions(tuple):
             pads.append((low, (k - 1) * d + (out - 1) * s + 1 - ((size - 1) * a + 1) - low))
         return ConvolutionOptions((rhs_dilation, tuple(pads), lhs_dilation, strides))
 
-    def by_onednn(self, input_shape: Sequence[int], kernel_shape: Sequence[int], dtype: Any) -> bool:
-        """Whether oneDNN computes this convolution on CPU, perhaps of inputs that are padded before."""
-        spread, (strides, padding, _, dilation) = self.with_padded_inputs()
-        return onednn_takes(_spread_shape(input_shape, spread), kernel_shape, dtype, padding, dilation, strides)
-
     def with_padded_inputs(self) -> tuple[Spread | None, ConvolutionOptions]:
         """What `lax.pad` has to do to inputs that are cropped or dilated, and the rest, which any library can do."""
         strides, padding, lhs_dilation, rhs_dilation = self
@@ -72,18 +64,6 @@ class ConvolutionOptions(tuple):
     def foldable(self) -> bool:
         """Whether `folded` exists: the window of a kernel's gradient has to move by one column."""
         return self[0][1] == 1
-
-    def folded_by_onednn(self, input_shape: Sequence[int], window_shape: Sequence[int], dtype: Any) -> bool:
-        """Whether oneDNN computes the folded form on CPU.
-
-        Args:
-            input_shape: of the inputs, `[batch, height, width, in_channels]`.
-            window_shape: of the output's gradient, which is the kernel here: `[height, width, batch, out_channels]`.
-            dtype: of both.
-        """
-        batch, channels = input_shape[0], input_shape[3]
-        _, height, width, _ = _spread_shape(input_shape, self.with_padded_inputs()[0])
-        return self.folded(channels).by_onednn((1, height, width * channels, batch), window_shape, dtype)
 
     def folded(self, channels: int) -> ConvolutionOptions:
         """The gradient of a kernel as a convolution of one wide image, whose rows hold `width * channels` numbers.
@@ -99,9 +79,3 @@ class ConvolutionOptions(tuple):
         _, (strides, (rows, columns), _, (down, along)) = self.with_padded_inputs()
         columns = tuple(pad * channels for pad in columns)
         return ConvolutionOptions((strides, (rows, columns), (1, 1), (down, along * channels)))
-
-
-def _spread_shape(shape: Sequence[int], spread: Spread | None) -> Sequence[int]:
-    if spread is None:
-        return shape
-    return [low + (n - 1) * (between + 1) + 1 + high for n, (low, high, between) in zip(shape, spread, strict=True)]

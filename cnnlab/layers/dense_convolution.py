@@ -10,7 +10,7 @@ finish first; where the batch is one part, `finished.py` does that. It has two f
 inputs as the batch, and folded, with these channels in the rows of one image (`convolution_options.py`). Elsewhere the
 gradients are JAX's own, which cuDNN knows. Where there are many channels, 3x3 convolutions are no convolutions on CPU
 but matrix products over transformed tiles, in all three passes, that of the kernel from more channels on
-(`winograd.py`). `onednn.py` is a trial of another library on CPU.
+(`winograd.py`).
 
 The primitive is bilinear and its gradients are made of itself, or of operations that JAX differentiates, so derivatives
 of any order and of either mode exist.
@@ -33,7 +33,6 @@ from jax.sharding import AxisType
 
 from .convolution_options import ConvolutionOptions
 from .finished import finished, several_devices
-from .onednn import onednn_convolution
 from .paired_columns import pair_columns, pair_kernel, pairing_pays, part_columns, part_kernel
 from .parts_of_batch import sum_over_parts
 from .winograd import gradient_of_kernel_pays, winograd_conv, winograd_gradient_of_kernel, winograd_pays
@@ -47,8 +46,7 @@ _FOLDED_CHANNELS = range(17, 128)  # of the output, between which XLA's librarie
 # Found by trying batches of 32 to 1024 images of 2 to 32 pixels and 16 to 512 channels on one kind of processor.
 _CHANNELS_OF_A_PANEL = 64
 # By form of the weight gradient: bytes of a panel that leave room in a core's second cache, and the fewest images.
-_PANELS = {"plain": (2**18, 8), "folded": (2**17, 8), "folded, oneDNN": (2**19, 16)}
-_CHANNELS_BEYOND_ONEDNN = 128  # in and out, from which on transformed tiles are about as fast as oneDNN or faster
+_PANELS = {"plain": (2**18, 8), "folded": (2**17, 8)}
 _MOST_KERNELS = 32  # of a `vmap` stand side by side in the program; more of them are a loop
 
 
@@ -105,10 +103,9 @@ def _conv(
     options: ConvolutionOptions,
     *,
     turned: bool = False,
-    order: Sequence[int] = (0, 1, 2, 3),
 ) -> Any:
-    """Convolve with `kernel` or `_turned(kernel)`; `order` is that of its axes in memory, where a library takes any."""
-    return _conv_p.bind(inputs, kernel, options=options, turned=turned, order=tuple(order))
+    """Convolve with `kernel` or `_turned(kernel)`."""
+    return _conv_p.bind(inputs, kernel, options=options, turned=turned)
 
 
 def _turned(kernel: Any) -> Any:
@@ -119,9 +116,7 @@ def _turned(kernel: Any) -> Any:
 
 
 @jax.named_scope("gradient_of_inputs")  # so profiles tell the three passes apart
-def _gradient_of_inputs(
-    gradient: Any, inputs: Any, kernel: Any, *, options: ConvolutionOptions, turned: bool, **_: Any
-) -> Any:
+def _gradient_of_inputs(gradient: Any, inputs: Any, kernel: Any, *, options: ConvolutionOptions, turned: bool) -> Any:
     shape = inputs.aval.shape
     own = options.of_inputs(gradient.shape[1:3], shape[1:3], kernel.shape[:2])
 
@@ -136,9 +131,7 @@ def _gradient_of_inputs(
 
 
 @jax.named_scope("gradient_of_kernel")
-def _gradient_of_kernel(
-    gradient: Any, inputs: Any, kernel: Any, *, options: ConvolutionOptions, turned: bool, **_: Any
-) -> Any:
+def _gradient_of_kernel(gradient: Any, inputs: Any, kernel: Any, *, options: ConvolutionOptions, turned: bool) -> Any:
     given = jax.ShapeDtypeStruct(kernel.aval.shape, kernel.aval.dtype)
     like = jax.eval_shape(_turned, given) if turned else given
 
@@ -154,7 +147,7 @@ def _gradient_of_kernel_on_cpu(gradient: Any, inputs: Any, *, like: Any, options
     if _by_winograd(inputs, like, options, gradient_of_kernel=True):
         return winograd_gradient_of_kernel(inputs, gradient, options[1])
     own = options.of_kernel(gradient.shape[1:3], inputs.shape[1:3], like.shape[:2])
-    form = _form_of_weight_gradient(inputs.shape, gradient.shape, own, like.dtype)
+    form = _form_of_weight_gradient(gradient.shape[3], own, like.dtype)
     height, width, in_channels, out_channels = like.shape
     pairs = _threads() == 1 and options.by_one and pairing_pays(gradient.shape[2], out_channels, width, gradient.dtype)
     if pairs and form == "plain":
@@ -172,11 +165,11 @@ def _in_parts(gradient: Any, inputs: Any, like: Any, options: ConvolutionOptions
         window = gradient.transpose(1, 2, 0, 3)  # the batch is what is summed over
         if form == "plain":
             images = inputs.transpose(3, 1, 2, 0)
-            return _conv(images, window, options, order=(2, 0, 1, 3)).transpose(1, 2, 0, 3)
+            return _conv(images, window, options).transpose(1, 2, 0, 3)
         images, _ = _padded(inputs, options)
         folded = options.folded(like.shape[2])
         images = images.reshape(*images.shape[:2], -1).transpose(1, 2, 0)[None]
-        return _conv(images, window, folded, order=(2, 0, 1, 3)).reshape(like.shape)
+        return _conv(images, window, folded).reshape(like.shape)
 
     batch, size = gradient.shape[0], _images_of_a_part(gradient.shape, gradient.dtype.itemsize, form)
     if size == batch:
@@ -189,19 +182,10 @@ def _in_parts(gradient: Any, inputs: Any, like: Any, options: ConvolutionOptions
     return sum_over_parts(partial(of_part, form=form), (gradient, inputs), size, like, of_rest)
 
 
-def _form_of_weight_gradient(
-    input_shape: Sequence[int], shape: Sequence[int], options: ConvolutionOptions, dtype: Any
-) -> str:
-    """Whether the channels of the inputs are folded into their width, by the shapes of inputs and gradient.
-
-    That is decided when the gradient is traced; an exported gradient keeps the form, though it never asks for oneDNN.
-    """
-    if not options.foldable or several_devices():
-        return "plain"
-    batch = min(shape[0], _PANELS["folded, oneDNN"][1])
-    if options.folded_by_onednn((batch, *input_shape[1:]), (*shape[1:3], batch, shape[3]), dtype):
-        return "folded, oneDNN"
-    return "folded" if shape[3] in _FOLDED_CHANNELS and dtype == jnp.float32 else "plain"
+def _form_of_weight_gradient(out_channels: int, options: ConvolutionOptions, dtype: Any) -> str:
+    """Whether the channels of the inputs are folded into their width."""
+    pays = out_channels in _FOLDED_CHANNELS and dtype == jnp.float32 and not several_devices()
+    return "folded" if pays and options.foldable else "plain"
 
 
 def _images_of_a_part(shape: Sequence[int], itemsize: int, form: str) -> int:
@@ -220,32 +204,17 @@ def _images_of_a_part(shape: Sequence[int], itemsize: int, form: str) -> int:
     return batch if batch < 2 * size else size
 
 
-def _lower_on_cpu(context: Any, inputs: Any, kernel: Any, **options: Any) -> Any:
-    exported = context.module_context.lowering_parameters.for_export  # such a program has to run elsewhere too
-    rule = partial(_on_cpu, may_be_onednn=not exported)
-    return mlir.lower_fun(rule, multiple_results=False)(context, inputs, kernel, **options)
-
-
-def _on_cpu(
-    inputs: Any, kernel: Any, *, options: ConvolutionOptions, turned: bool, order: Any, may_be_onednn: bool
-) -> Any:
+def _on_cpu(inputs: Any, kernel: Any, *, options: ConvolutionOptions, turned: bool) -> Any:
     """Take Winograd's way where that pays, or bring about the choice among the libraries within XLA that is fastest.
 
-    Where oneDNN may be used, it comes first below 128 channels. Else XLA chooses by the numbers of channels alone. With
-    one thread YNNPACK is the faster one; where there are few output channels, pairs of columns get it, or more
-    channels. With more threads Eigen is, as long as YNNPACK uses only one of them; and since XLA keeps YNNPACK from
-    convolutions that make images larger, one more row of padding gets Eigen.
+    XLA chooses by the numbers of channels alone. With one thread YNNPACK is the faster one; where there are few output
+    channels, pairs of columns get it, or more channels. With more threads Eigen is, as long as YNNPACK uses only one of
+    them; and since XLA keeps YNNPACK from convolutions that make images larger, one more row of padding gets Eigen.
     """
-    onednn = may_be_onednn and options.by_onednn(inputs.shape, kernel.shape, inputs.dtype)
-    if _by_winograd(inputs, kernel, options) and (not onednn or min(kernel.shape[2:]) >= _CHANNELS_BEYOND_ONEDNN):
+    if _by_winograd(inputs, kernel, options):
         return winograd_conv(inputs, kernel, options[1], turned=turned)
     if turned:
-        kernel, order = _turned(kernel), (0, 1, 3, 2)
-    if onednn:
-        inputs, (strides, padding, _, dilation) = _padded(inputs, options)
-        return onednn_convolution(
-            inputs, kernel, strides=strides, padding=padding, dilation=dilation, kernel_order=order
-        )
+        kernel = _turned(kernel)
     if min(min(options[1])) < 0:  # Eigen may read outside of what it has to crop (openxla/xla#48713)
         inputs, options = _padded(inputs, options)
     height, in_channels, out_channels = inputs.shape[1], *kernel.shape[2:]
@@ -313,19 +282,19 @@ def _batched(arrays: Sequence[Any], axes: Sequence[Any], **options: Any) -> tupl
     return lax.platform_dependent(inputs, kernel, cpu=on_cpu, default=elsewhere), 0
 
 
-def _abstract(inputs: Any, kernel: Any, *, options: ConvolutionOptions, turned: bool, **_: Any) -> Any:
+def _abstract(inputs: Any, kernel: Any, *, options: ConvolutionOptions, turned: bool) -> Any:
     like = (jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (inputs, kernel))
     out = jax.eval_shape(partial(_elsewhere, options=options, turned=turned), *like)
     return inputs.update(shape=out.shape, dtype=out.dtype)
 
 
-def _elsewhere(inputs: Any, kernel: Any, options: ConvolutionOptions, turned: bool, **_: Any) -> Any:
+def _elsewhere(inputs: Any, kernel: Any, options: ConvolutionOptions, turned: bool) -> Any:
     return options.reference(inputs, _turned(kernel) if turned else kernel)
 
 
-_conv_p.def_impl(partial(jax.jit, static_argnames=("options", "turned", "order"))(partial(_conv_p.bind)))
+_conv_p.def_impl(partial(jax.jit, static_argnames=("options", "turned"))(partial(_conv_p.bind)))
 _conv_p.def_abstract_eval(_abstract)
 ad.defbilinear(_conv_p, _gradient_of_inputs, _gradient_of_kernel)
 batching.primitive_batchers[_conv_p] = _batched
 mlir.register_lowering(_conv_p, mlir.lower_fun(_elsewhere, multiple_results=False))
-mlir.register_lowering(_conv_p, _lower_on_cpu, platform="cpu")
+mlir.register_lowering(_conv_p, mlir.lower_fun(_on_cpu, multiple_results=False), platform="cpu")

@@ -16,15 +16,14 @@ _PACKAGES += ("pillow", "scikit-learn", "tensorflow-datasets")  # they decode an
 _DECIDING = ("jax", "jaxlib", "flax", "backend", "device_kind", "cpus")  # another one may round otherwise
 _PACKAGE_FOLDER = Path(__file__).resolve().parents[1]
 _GIT_SECONDS = 5.0
-_DECIDING_VARIABLES = ("XLA_FLAGS", "CNNLAB_ONEDNN")
-_VARIABLES = (*_DECIDING_VARIABLES, "GLIBC_TUNABLES")  # the last decides on huge pages, which matter to speed on CPU
+_DECIDING_VARIABLE = "XLA_FLAGS"
+_VARIABLES = (_DECIDING_VARIABLE, "GLIBC_TUNABLES")  # the last decides on huge pages, which matter to speed on CPU
 
 
 def describe_environment() -> dict[str, Any]:
     """Describe this process; nothing in it is secret, and nothing here raises.
 
-    Of the environment `XLA_FLAGS`, `CNNLAB_ONEDNN`, `GLIBC_TUNABLES` and all whose names start with `JAX_` are
-    taken.
+    Of the environment `XLA_FLAGS`, `GLIBC_TUNABLES` and all whose names start with `JAX_` are taken.
     Packages are asked for their version without being imported, but for jax, which knows the device.
 
     Returns:
@@ -77,7 +76,7 @@ def what_differs(sessions: Iterable[Mapping[str, Any]], now: Mapping[str, Any]) 
     for session in sessions:
         pairs = {name: (session[name], now.get(name)) for name in _DECIDING if name in session}
         if isinstance(variables := session.get("variables"), dict):
-            pairs |= {name: (variables.get(name), now["variables"].get(name)) for name in _DECIDING_VARIABLES}
+            pairs[_DECIDING_VARIABLE] = (variables.get(_DECIDING_VARIABLE), now["variables"].get(_DECIDING_VARIABLE))
         for name, (before, after) in pairs.items():
             if before != after:
                 found.setdefault(name, f"{name} {before or 'unset'} is now {after or 'unset'}")

@@ -125,8 +125,7 @@ def measured(module, monkeypatch, **changes):
     # product 2 * 2560**3 operations, copy 2**29 bytes: 2 Tflop/s, then half of it; always 2**33 bytes/s
     product = 2 * 2560**3 / 2e12
     peaks = [{"product": [t, 3 * t, 2 * t], "copy": [1 / 16, 1 / 8, 1 / 8]} for t in (product, 2 * product)]
-    answers = {"cnnlab": rounds_of(12_800), module.TRIAL: rounds_of(25_600)}
-    answers |= {"torch eager": rounds_of(1), "torch compile": rounds_of(1), "peaks": peaks}
+    answers = {"cnnlab": rounds_of(12_800), "torch eager": rounds_of(1), "torch compile": rounds_of(1), "peaks": peaks}
     answers |= changes
     monkeypatch.setattr(module, "take_turns", lambda contenders, rounds: {name: answers[name] for name in contenders})
     settings = {"seconds": 1, "threads": 1, "device": "cpu", "dtype": "float32", "rounds": 2}
@@ -135,7 +134,7 @@ def measured(module, monkeypatch, **changes):
 
 def test_a_share_is_the_rate_over_the_best_of_the_peak_in_the_same_round(module, monkeypatch):
     found = measured(module, monkeypatch)
-    assert list(found["contenders"]) == ["cnnlab", module.TRIAL, *module.PEERS]
+    assert list(found["contenders"]) == ["cnnlab", *module.PEERS]
     roof = found["roofline"]
     # 12,298,240 multiply-adds, of which the first layer 2,457,600; 100 steps a second
     assert roof["operations"] == 2 * 128 * (3 * 12_298_240 - 2_457_600)
@@ -187,7 +186,7 @@ def test_a_roofline_without_peaks_or_steps_has_dashes_and_so_has_an_older_result
         "b 8.8 - - - 0.12 - - -".split(),
         "c - - - - - - - -".split(),
     ]
-    assert len(module.report(result).splitlines()) == 2 + 4 + 4 + 3  # the older one has no trial of oneDNN
+    assert len(module.report(result).splitlines()) == 2 + 3 * 3
     assert len(module.roofline_table({"networks": {"c": older}}).splitlines()) == 3
 
 
