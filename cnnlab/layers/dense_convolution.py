@@ -42,6 +42,7 @@ _CHANNELS_OF_YNNPACK = 17
 _FEWEST_IN_CHANNELS = 8  # with fewer, YNNPACK is no faster than Eigen
 # YNNPACK takes a second thread only from so many output channels on (measured); Eigen uses all there are.
 _CHANNELS_OF_TWO_THREADS = 128
+_FEWEST_FOR_EIGEN = 17  # output channels times threads: with fewer, YNNPACK's one thread is faster (measured for two)
 _FOLDED_CHANNELS = range(17, 128)  # of the output, between which XLA's libraries are faster in the folded form
 # Found by trying batches of 32 to 1024 images of 2 to 32 pixels and 16 to 512 channels on one kind of processor.
 _CHANNELS_OF_A_PANEL = 64
@@ -208,8 +209,9 @@ def _on_cpu(inputs: Any, kernel: Any, *, options: ConvolutionOptions, turned: bo
     """Take Winograd's way where that pays, or bring about the choice among the libraries within XLA that is fastest.
 
     XLA chooses by the numbers of channels alone. With one thread YNNPACK is the faster one; where there are few output
-    channels, pairs of columns get it, or more channels. With more threads Eigen is, as long as YNNPACK uses only one of
-    them; and since XLA keeps YNNPACK from convolutions that make images larger, one more row of padding gets Eigen.
+    channels, pairs of columns get it, or more channels. With more threads Eigen is, from some output channels on, as
+    long as YNNPACK uses only one of them; and since XLA keeps YNNPACK from convolutions that make images larger, one
+    more row of padding gets Eigen.
     """
     if _by_winograd(inputs, kernel, options):
         return winograd_conv(inputs, kernel, options[1], turned=turned)
@@ -230,7 +232,8 @@ def _on_cpu(inputs: Any, kernel: Any, *, options: ConvolutionOptions, turned: bo
         if few_inputs and simple and more > 0:
             return options.reference(inputs, jnp.pad(kernel, ((0, 0), (0, 0), (0, 0), (0, more))))[..., :out_channels]
     elif simple and out_height == height and out_channels < _CHANNELS_OF_TWO_THREADS:
-        if max(in_channels, out_channels) >= _CHANNELS_OF_YNNPACK:
+        enough = _threads() * out_channels >= _FEWEST_FOR_EIGEN
+        if enough and max(in_channels, out_channels) >= _CHANNELS_OF_YNNPACK:
             larger = ConvolutionOptions((strides, ((top, bottom + 1), sides), lhs_dilation, rhs_dilation))
             return larger.reference(inputs, kernel)[:, :height]
     return options.reference(inputs, kernel)
