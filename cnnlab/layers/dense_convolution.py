@@ -32,7 +32,8 @@ from jax.interpreters import ad, batching, mlir
 from jax.sharding import AxisType
 
 from .convolution_options import ConvolutionOptions
-from .finished import finished, several_devices
+from .devices import several_devices
+from .finished import finished
 from .paired_columns import pair_columns, pair_kernel, pairing_pays, part_columns, part_kernel
 from .parts_of_batch import sum_over_parts
 from .winograd import gradient_of_kernel_pays, winograd_conv, winograd_gradient_of_kernel, winograd_pays
@@ -42,12 +43,13 @@ _CHANNELS_OF_YNNPACK = 17
 _FEWEST_IN_CHANNELS = 8  # with fewer, YNNPACK is no faster than Eigen
 # YNNPACK takes a second thread only from so many output channels on (measured); Eigen uses all there are.
 _CHANNELS_OF_TWO_THREADS = 128
-_FEWEST_FOR_EIGEN = 17  # output channels times threads: with fewer, YNNPACK's one thread is faster (measured for two)
+_FEWEST_CHANNELS_TIMES_THREADS = 17  # of the output; with fewer, YNNPACK's one thread is faster (measured with two)
 _FOLDED_CHANNELS = range(17, 128)  # of the output, between which XLA's libraries are faster in the folded form
-# Found by trying batches of 32 to 1024 images of 2 to 32 pixels and 16 to 512 channels on one kind of processor.
+# A weight gradient goes through parts of the batch whose panel, in either form, leaves room in a core's second cache;
+# found by trying batches of 32 to 1024 images of 2 to 32 pixels and 16 to 512 channels on one kind of processor.
 _CHANNELS_OF_A_PANEL = 64
-# By form of the weight gradient: bytes of a panel that leave room in a core's second cache, and the fewest images.
-_PANELS = {"plain": (2**18, 8), "folded": (2**17, 8)}
+_BYTES_OF_A_PANEL, _BYTES_OF_A_FOLDED_PANEL = 2**18, 2**17
+_FEWEST_IMAGES = 8
 _MOST_KERNELS = 32  # of a `vmap` stand side by side in the program; more of them are a loop
 
 
@@ -73,7 +75,7 @@ def dense_conv(
     Returns:
         `[batch, out_height, out_width, out_channels]`.
     """
-    options = ConvolutionOptions((tuple(strides), tuple(map(tuple, padding)), tuple(lhs_dilation), tuple(rhs_dilation)))
+    options = ConvolutionOptions.of(strides, padding, lhs_dilation, rhs_dilation)
     if not _is_plain(inputs, kernel, options):
         return options.reference(inputs, kernel)
     return _conv(inputs, kernel, options)
@@ -98,13 +100,7 @@ def _is_plain(inputs: jax.Array, kernel: jax.Array, options: ConvolutionOptions)
 _conv_p = Primitive("dense_conv")
 
 
-def _conv(
-    inputs: Any,
-    kernel: Any,
-    options: ConvolutionOptions,
-    *,
-    turned: bool = False,
-) -> Any:
+def _conv(inputs: Any, kernel: Any, options: ConvolutionOptions, *, turned: bool = False) -> Any:
     """Convolve with `kernel` or `_turned(kernel)`."""
     return _conv_p.bind(inputs, kernel, options=options, turned=turned)
 
@@ -146,50 +142,50 @@ def _gradient_of_kernel(gradient: Any, inputs: Any, kernel: Any, *, options: Con
 
 def _gradient_of_kernel_on_cpu(gradient: Any, inputs: Any, *, like: Any, options: ConvolutionOptions) -> jax.Array:
     if _by_winograd(inputs, like, options, gradient_of_kernel=True):
-        return winograd_gradient_of_kernel(inputs, gradient, options[1])
+        return winograd_gradient_of_kernel(inputs, gradient, options.padding)
     own = options.of_kernel(gradient.shape[1:3], inputs.shape[1:3], like.shape[:2])
-    form = _form_of_weight_gradient(gradient.shape[3], own, like.dtype)
     height, width, in_channels, out_channels = like.shape
-    pairs = _threads() == 1 and options.by_one and pairing_pays(gradient.shape[2], out_channels, width, gradient.dtype)
-    if pairs and form == "plain":
+    if _threads() == 1 and options.by_one and pairing_pays(gradient.shape[2], out_channels, width, gradient.dtype):
         like = like.update(shape=(height, width + 1, in_channels, 2 * out_channels))
         gradient, options = pair_columns(gradient), options.in_pairs()
         own = options.of_kernel(gradient.shape[1:3], inputs.shape[1:3], like.shape[:2])
-        return part_kernel(_in_parts(gradient, inputs, like, own, form))
-    return _in_parts(gradient, inputs, like, own, form)
+        return part_kernel(_in_parts(gradient, inputs, like, own, fold=False))
+    fold = out_channels in _FOLDED_CHANNELS and own.foldable and like.dtype == jnp.float32 and not several_devices()
+    return _in_parts(gradient, inputs, like, own, fold=fold)
 
 
-def _in_parts(gradient: Any, inputs: Any, like: Any, options: ConvolutionOptions, form: str) -> jax.Array:
-    """A weight gradient as a loop over parts of the batch; `options` are those of the convolution that makes it."""
+def _in_parts(gradient: Any, inputs: Any, like: Any, options: ConvolutionOptions, *, fold: bool) -> jax.Array:
+    """A weight gradient as a loop over parts of the batch.
 
-    def of_part(gradient: jax.Array, inputs: jax.Array, form: str) -> jax.Array:
+    Args:
+        gradient: of the output.
+        inputs: of the convolution.
+        like: the kernel's shape and type.
+        options: of the convolution that makes the gradient.
+        fold: whether the channels of the inputs are folded into their width.
+    """
+
+    def of_part(gradient: jax.Array, inputs: jax.Array, fold: bool) -> jax.Array:
         window = gradient.transpose(1, 2, 0, 3)  # the batch is what is summed over
-        if form == "plain":
+        if not fold:
             images = inputs.transpose(3, 1, 2, 0)
             return _conv(images, window, options).transpose(1, 2, 0, 3)
         images, _ = _padded(inputs, options)
-        folded = options.folded(like.shape[2])
         images = images.reshape(*images.shape[:2], -1).transpose(1, 2, 0)[None]
-        return _conv(images, window, folded).reshape(like.shape)
+        return _conv(images, window, options.folded(like.shape[2])).reshape(like.shape)
 
-    batch, size = gradient.shape[0], _images_of_a_part(gradient.shape, gradient.dtype.itemsize, form)
+    batch, size = gradient.shape[0], _images_of_a_part(gradient.shape, gradient.dtype.itemsize, fold)
     if size == batch:
-        return of_part(finished(gradient), finished(inputs), form)
+        return of_part(finished(gradient), finished(inputs), fold)
 
     def of_rest(gradient: jax.Array, inputs: jax.Array) -> jax.Array:
-        form_of_rest = form if 2 * (batch % size) >= size else "plain"  # images are the channels of the folded form
-        return of_part(finished(gradient), finished(inputs), form_of_rest)
+        enough = 2 * (batch % size) >= size  # images are the channels of the folded form
+        return of_part(finished(gradient), finished(inputs), fold and enough)
 
-    return sum_over_parts(partial(of_part, form=form), (gradient, inputs), size, like, of_rest)
-
-
-def _form_of_weight_gradient(out_channels: int, options: ConvolutionOptions, dtype: Any) -> str:
-    """Whether the channels of the inputs are folded into their width."""
-    pays = out_channels in _FOLDED_CHANNELS and dtype == jnp.float32 and not several_devices()
-    return "folded" if pays and options.foldable else "plain"
+    return sum_over_parts(partial(of_part, fold=fold), (gradient, inputs), size, like, of_rest)
 
 
-def _images_of_a_part(shape: Sequence[int], itemsize: int, form: str) -> int:
+def _images_of_a_part(shape: Sequence[int], itemsize: int, fold: bool) -> int:
     """How many images' gradients `[batch, height, width, channels]` a weight gradient takes at a time on CPU.
 
     They are the kernel of that convolution, of which a library goes through a panel of 64 channels again and again. So
@@ -199,9 +195,9 @@ def _images_of_a_part(shape: Sequence[int], itemsize: int, form: str) -> int:
     batch, height, width, channels = shape
     if several_devices():
         return batch
-    most, fewest = _PANELS[form]
     panel = height * width * min(channels, _CHANNELS_OF_A_PANEL) * itemsize
-    size = 2 ** round(math.log2(max(most / panel, fewest)))
+    most = _BYTES_OF_A_FOLDED_PANEL if fold else _BYTES_OF_A_PANEL
+    size = 2 ** round(math.log2(max(most / panel, _FEWEST_IMAGES)))
     return batch if batch < 2 * size else size
 
 
@@ -214,10 +210,10 @@ def _on_cpu(inputs: Any, kernel: Any, *, options: ConvolutionOptions, turned: bo
     more row of padding gets Eigen.
     """
     if _by_winograd(inputs, kernel, options):
-        return winograd_conv(inputs, kernel, options[1], turned=turned)
+        return winograd_conv(inputs, kernel, options.padding, turned=turned)
     if turned:
         kernel = _turned(kernel)
-    if min(min(options[1])) < 0:  # Eigen may read outside of what it has to crop (openxla/xla#48713)
+    if options.crops:  # Eigen may read outside of what it has to crop (openxla/xla#48713)
         inputs, options = _padded(inputs, options)
     height, in_channels, out_channels = inputs.shape[1], *kernel.shape[2:]
     strides, ((top, bottom), sides), lhs_dilation, rhs_dilation = options
@@ -232,9 +228,9 @@ def _on_cpu(inputs: Any, kernel: Any, *, options: ConvolutionOptions, turned: bo
         if few_inputs and simple and more > 0:
             return options.reference(inputs, jnp.pad(kernel, ((0, 0), (0, 0), (0, 0), (0, more))))[..., :out_channels]
     elif simple and out_height == height and out_channels < _CHANNELS_OF_TWO_THREADS:
-        enough = _threads() * out_channels >= _FEWEST_FOR_EIGEN
+        enough = _threads() * out_channels >= _FEWEST_CHANNELS_TIMES_THREADS
         if enough and max(in_channels, out_channels) >= _CHANNELS_OF_YNNPACK:
-            larger = ConvolutionOptions((strides, ((top, bottom + 1), sides), lhs_dilation, rhs_dilation))
+            larger = options._replace(padding=((top, bottom + 1), sides))
             return larger.reference(inputs, kernel)[:, :height]
     return options.reference(inputs, kernel)
 
@@ -244,7 +240,7 @@ def _by_winograd(inputs: Any, kernel: Any, options: ConvolutionOptions, *, gradi
     if not options.by_one or several_devices():
         return False
     pays = gradient_of_kernel_pays if gradient_of_kernel else winograd_pays
-    return pays(inputs.shape, kernel.shape, options[1], inputs.dtype)
+    return pays(inputs.shape, kernel.shape, options.padding, inputs.dtype)
 
 
 def _padded(inputs: Any, options: ConvolutionOptions) -> tuple[Any, ConvolutionOptions]:
@@ -295,7 +291,7 @@ def _elsewhere(inputs: Any, kernel: Any, options: ConvolutionOptions, turned: bo
     return options.reference(inputs, _turned(kernel) if turned else kernel)
 
 
-_conv_p.def_impl(partial(jax.jit, static_argnames=("options", "turned"))(partial(_conv_p.bind)))
+_conv_p.def_impl(jax.jit(_conv_p.bind, static_argnames=("options", "turned")))
 _conv_p.def_abstract_eval(_abstract)
 ad.defbilinear(_conv_p, _gradient_of_inputs, _gradient_of_kernel)
 batching.primitive_batchers[_conv_p] = _batched

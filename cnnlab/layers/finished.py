@@ -18,6 +18,8 @@ from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from .devices import several_devices
+
 
 def finished(x: jax.Array) -> jax.Array:
     """Return `x`, which on CPU is computed once and kept; gradients pass through."""
@@ -41,11 +43,6 @@ def _on_cpu(x: Any) -> Any:
         return count + 1, jnp.maximum(x, x - 1)  # x itself, which the compiler does not know
 
     return lax.while_loop(turns, body, (jnp.int32(0), x))[1]
-
-
-def several_devices() -> bool:
-    """Whether this process computes on several CPU devices, over which the compiler may spread an array."""
-    return jax.default_backend() == "cpu" and jax.local_device_count() > 1
 
 
 _finished_p.def_impl(lambda x: x)

@@ -8,7 +8,8 @@ changed. All that the transformations multiply by is 1, -1 and 1 / 2, so roundin
 of a direct sum.
 
 The batch is taken in parts, so that what passes from transformation to product comes from a cache. The price is a
-program of many small operations, which takes longer to compile, and room for the transformed kernels.
+program of many small operations, which takes longer to compile, and room for the transformed kernels. An input that is
+not finite spoils all outputs of its tiles, where a direct sum would spoil those in the kernel's reach.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .parts_of_batch import sum_over_parts
+from .parts_of_batch import join_parts, sum_over_parts
 
 Pads = Sequence[tuple[int, int]]
 Grid = list[list[jax.Array]]  # 4 x 4 arrays, one for each place in a transformed tile
@@ -48,14 +49,14 @@ def winograd_pays(input_shape: Sequence[int], kernel_shape: Sequence[int], paddi
     """
     if dtype != jnp.float32 or tuple(kernel_shape[:2]) != _KERNEL or min(kernel_shape[2:]) < _FEWEST_CHANNELS:
         return False
-    tiles = math.prod(_half(n + sum(pads) - 2) for n, pads in zip(input_shape[1:3], padding, strict=True))
-    if min(min(padding)) < 0 or _bytes_of_an_image(tiles, kernel_shape) > _MOST_OF_AN_IMAGE * _BYTES_OF_A_PLACE:
+    size = _out_size(input_shape, padding)
+    if min(min(padding)) < 0 or _bytes_of_an_image(size, kernel_shape) > _MOST_OF_AN_IMAGE * _BYTES_OF_A_PLACE:
         return False
     if tuple(input_shape[1:3]) == _SMALL:
         return True
-    outputs = math.prod(n + sum(pads) - 2 for n, pads in zip(input_shape[1:3], padding, strict=True))
-    work = input_shape[0] * outputs * math.prod(kernel_shape)
-    return input_shape[0] * tiles >= _FEWEST_TILES and work >= _FEWEST_MULTIPLY_ADDS
+    batch = input_shape[0]
+    enough = batch * math.prod(size) * math.prod(kernel_shape) >= _FEWEST_MULTIPLY_ADDS
+    return enough and batch * math.prod(map(_tiles_along, size)) >= _FEWEST_TILES
 
 
 def gradient_of_kernel_pays(input_shape: Sequence[int], kernel_shape: Sequence[int], padding: Pads, dtype: Any) -> bool:
@@ -77,7 +78,7 @@ def winograd_conv(inputs: jax.Array, kernel: jax.Array, padding: Pads, *, turned
     Returns:
         `[batch, out_height, out_width, out_channels]`.
     """
-    size = _out_size(inputs, padding)
+    size = _out_size(inputs.shape, padding)
     kernels = _transform_kernel(kernel)
     if turned:  # transformed, that is another order
         kernels = [[kernels[row][column] for column in (3, 1, 2, 0)] for row in (3, 1, 2, 0)]
@@ -92,14 +93,7 @@ def winograd_conv(inputs: jax.Array, kernel: jax.Array, padding: Pads, *, turned
         ]
         return _transform_products(products)[:, : size[0], : size[1]]
 
-    part = images_of_a_part(inputs.shape[0], size, kernel.shape)
-    whole, rest = divmod(inputs.shape[0], part)
-    if whole == 1 and not rest:
-        return of_part(inputs)
-    numbers = jnp.arange(whole, dtype=jnp.int32)
-    outputs = lax.map(lambda i: of_part(lax.dynamic_slice_in_dim(inputs, i * part, part)), numbers)
-    outputs = outputs.reshape(whole * part, *size, -1)
-    return jnp.concatenate([outputs, of_part(inputs[whole * part :])]) if rest else outputs
+    return join_parts(of_part, inputs, images_of_a_part(inputs.shape[0], size, kernel.shape))
 
 
 @jax.named_scope("winograd")
@@ -119,7 +113,7 @@ def winograd_gradient_of_kernel(inputs: jax.Array, gradient: jax.Array, padding:
     contract = (((0,), (0,)), ((), ()))
 
     def of_part(inputs: jax.Array, gradient: jax.Array) -> jax.Array:
-        ends = [(0, 2 * _half(n) - n) for n in size]
+        ends = [(0, 2 * _tiles_along(n) - n) for n in size]
         tiles = _transform_inputs(_for_whole_tiles(inputs, padding, size))
         of_products = _transform_gradient(jnp.pad(gradient, ((0, 0), *ends, (0, 0))))
         of_kernels = [
@@ -128,23 +122,22 @@ def winograd_gradient_of_kernel(inputs: jax.Array, gradient: jax.Array, padding:
         ]
         return _gather_kernel(of_kernels)
 
-    part = images_of_a_part(inputs.shape[0], size, like.shape)
-    if part == inputs.shape[0]:
-        return of_part(inputs, gradient)
-    return sum_over_parts(of_part, (inputs, gradient), part, like)
+    return sum_over_parts(of_part, (inputs, gradient), images_of_a_part(inputs.shape[0], size, like.shape), like)
 
 
-def _out_size(inputs: jax.Array, padding: Pads) -> tuple[int, int]:
-    height, width = (n + sum(pads) - 2 for n, pads in zip(inputs.shape[1:3], padding, strict=True))
+def _out_size(input_shape: Sequence[int], padding: Pads) -> tuple[int, int]:
+    height, width = (n + sum(pads) - 2 for n, pads in zip(input_shape[1:3], padding, strict=True))
     return height, width
 
 
-def _half(size: int) -> int:
-    return -(-size // 2)
+def _tiles_along(pixels: int) -> int:
+    """How many tiles make so many output pixels along a side."""
+    return -(-pixels // 2)
 
 
-def _bytes_of_an_image(tiles: int, kernel_shape: Sequence[int]) -> int:
-    """At one place of the transformed tile, of inputs or outputs, whichever have more channels."""
+def _bytes_of_an_image(size: Sequence[int], kernel_shape: Sequence[int]) -> int:
+    """At one place of all its transformed tiles, of inputs or outputs, whichever have more channels."""
+    tiles = math.prod(map(_tiles_along, size))
     return tiles * max(kernel_shape[2:]) * jnp.dtype(jnp.float32).itemsize
 
 
@@ -156,8 +149,7 @@ def images_of_a_part(batch: int, size: Sequence[int], kernel_shape: Sequence[int
         size: height and width of the output.
         kernel_shape: `[3, 3, channels, channels]`.
     """
-    image = _bytes_of_an_image(_half(size[0]) * _half(size[1]), kernel_shape)
-    part = 2 ** max(0, round(math.log2(_BYTES_OF_A_PLACE / image)))
+    part = 2 ** max(0, round(math.log2(_BYTES_OF_A_PLACE / _bytes_of_an_image(size, kernel_shape))))
     if batch < 2 * part:
         return batch
     return next((n for n in range(part, part // 2, -1) if batch % n == 0), part)
@@ -166,7 +158,8 @@ def images_of_a_part(batch: int, size: Sequence[int], kernel_shape: Sequence[int
 def _for_whole_tiles(inputs: jax.Array, padding: Pads, size: Sequence[int]) -> jax.Array:
     """Pad for whole tiles: they begin at every second pixel and are four pixels wide."""
     ends = [
-        (low, 2 * _half(out) + 2 - low - n) for (low, _), out, n in zip(padding, size, inputs.shape[1:3], strict=True)
+        (low, 2 * _tiles_along(out) + 2 - low - n)
+        for (low, _), out, n in zip(padding, size, inputs.shape[1:3], strict=True)
     ]
     return jnp.pad(inputs, ((0, 0), *ends, (0, 0)))
 

@@ -24,6 +24,9 @@ FLOAT32 = 1e-5
 seeds = st.integers(0, 2**32 - 1)
 FLOATS = (jnp.float32, jnp.bfloat16, jnp.float16)
 
+# Of `dense_convolution`, so that a weight gradient goes through the batch two images at a time.
+PARTS_OF_TWO = {"_BYTES_OF_A_PANEL": 1, "_BYTES_OF_A_FOLDED_PANEL": 1, "_FEWEST_IMAGES": 2}
+
 
 def two(random: Random, low: int, high: int) -> Pair:
     return random.randint(low, high), random.randint(low, high)
@@ -75,6 +78,17 @@ def value_and_gradients(function: Callable) -> Callable[..., Results]:
         return [np.asarray(x, np.float64) for x in results]
 
     return run
+
+
+def lowered_for_cpu(function: Callable, dtype: Any, *shapes: Sequence[int]) -> str:
+    """The program for CPU of the value and the gradients of a function of arrays of these shapes."""
+
+    def program(*arguments: jax.Array) -> Any:
+        value, pull = jax.vjp(function, *arguments)
+        return value, pull(value)
+
+    arrays = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
+    return jax.jit(program).trace(*arrays).lower(lowering_platforms=("cpu",)).as_text()
 
 
 def assert_exact(ours: Results, theirs: Results) -> None:

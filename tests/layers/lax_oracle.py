@@ -20,8 +20,8 @@ Pair = tuple[int, int]
 Results = list[np.ndarray]
 
 ONE = (1, 1)
-IMAGES, KERNEL = (2, 18, 18, 20), (5, 5, 20, 20)  # the canvases
-_OUT = (2, *(n - k + 1 for n, k in zip(IMAGES[1:3], KERNEL[:2], strict=True)), KERNEL[3])
+IMAGES, KERNEL = (5, 18, 18, 20), (5, 5, 20, 20)  # the canvases
+_OUT = (IMAGES[0], *(n - k + 1 for n, k in zip(IMAGES[1:3], KERNEL[:2], strict=True)), KERNEL[3])
 
 
 def pads_of(size: Sequence[int], window: Sequence[int], strides: Sequence[int], padding: Any) -> Sequence[Pair]:

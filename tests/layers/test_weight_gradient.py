@@ -12,6 +12,7 @@ import pytest
 
 from cnnlab.layers import dense_convolution
 from cnnlab.layers.dense_convolution import _images_of_a_part
+from tests.layers.drawn import PARTS_OF_TWO
 from tests.layers.test_dense_convolution import BFLOAT16, assert_close, lowered, normal, objective, ours, with_lax
 
 
@@ -48,15 +49,16 @@ def test_a_weight_gradient_that_goes_through_the_batch_in_parts_is_that_of_lax(
     options = {"padding": ((1, 1), (1, 0)), **options}
     gradients = [jax.grad(objective(functools.partial(f, **options)), 1) for f in (ours, with_lax)]
     shape = jax.eval_shape(functools.partial(ours, **options), inputs, kernel).shape
-    for form in ("plain", "folded"):
-        assert _images_of_a_part(shape, 4, form) < batch, "it has to be cut for this test to say anything"
+    for fold in (False, True):
+        assert _images_of_a_part(shape, 4, fold) < batch, "it has to be cut for this test to say anything"
     ours_now, theirs = (jax.jit(g)(inputs, kernel) for g in gradients)
     assert_close(ours_now, theirs)
 
 
 @pytest.fixture
 def parts_of_two(monkeypatch: Any) -> None:
-    monkeypatch.setattr(dense_convolution, "_PANELS", {form: (1, 2) for form in dense_convolution._PANELS})
+    for name, value in PARTS_OF_TWO.items():
+        monkeypatch.setattr(dense_convolution, name, value)
 
 
 @pytest.mark.parametrize(
@@ -94,12 +96,12 @@ def test_parts_of_the_batch_are_added_in_float32(parts_of_two: None) -> None:
 
 
 def test_a_part_of_the_batch_leaves_a_panel_of_64_channels_in_the_cache() -> None:
-    assert _images_of_a_part((128, 8, 8, 64), 4, "plain") == 16  # 16 images * 8 * 8 pixels * 64 channels * 4 = 256 KiB
-    assert _images_of_a_part((128, 8, 8, 512), 4, "plain") == 16  # further channels are further panels
-    assert _images_of_a_part((128, 8, 8, 64), 2, "plain") == 32
-    assert _images_of_a_part((128, 4, 4, 64), 4, "folded") == 32  # half as much
-    assert _images_of_a_part((128, 224, 224, 64), 4, "plain") == 8  # fewer are slow, whatever the cache holds
-    assert _images_of_a_part((31, 8, 8, 64), 4, "plain") == 31  # not two whole parts: one
+    assert _images_of_a_part((128, 8, 8, 64), 4, False) == 16  # 16 images * 8 * 8 pixels * 64 channels * 4 = 256 KiB
+    assert _images_of_a_part((128, 8, 8, 512), 4, False) == 16  # further channels are further panels
+    assert _images_of_a_part((128, 8, 8, 64), 2, False) == 32
+    assert _images_of_a_part((128, 4, 4, 64), 4, True) == 32  # half as much
+    assert _images_of_a_part((128, 224, 224, 64), 4, False) == 8  # fewer are slow, whatever the cache holds
+    assert _images_of_a_part((31, 8, 8, 64), 4, False) == 31  # not two whole parts: one
 
 
 # strides, padding, dilation of the inputs, dilation of the kernel
