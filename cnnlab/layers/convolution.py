@@ -12,6 +12,7 @@ from jax import lax
 
 from .block_convolution import choose_block, conv_by_blocks
 from .dense_convolution import dense_conv
+from .devices import several_devices
 from .pooling import max_pool
 
 _NHWC = lax.ConvDimensionNumbers(lhs_spec=(0, 3, 1, 2), rhs_spec=(3, 2, 0, 1), out_spec=(0, 3, 1, 2))
@@ -62,18 +63,18 @@ def conv_general_dilated(
         feature_group_count=feature_group_count,
         **options,
     )
-    dense = _is_plain(inputs, kernel) and feature_group_count == 1 and not any(options.values())
+    dense = _is_plain(inputs, kernel) and feature_group_count == 1 and _are_defaults(options)
     dense = dense and (not isinstance(padding, str) or _all_ones(lhs_dilation))
     if not dense or lax.conv_dimension_numbers(inputs.shape, kernel.shape, dimension_numbers) != _NHWC:
         return reference(inputs, kernel)
     dilations = [(1, 1) if d is None else d for d in (lhs_dilation, rhs_dilation)]
     pads = _pads(inputs, kernel, strides, padding, dilations[1])
-    wide = partial(dense_conv, strides=strides, padding=pads, lhs_dilation=dilations[0], rhs_dilation=dilations[1])
-    block = None
-    if all(_all_ones(values) for values in (strides, *dilations)):
-        block = choose_block(inputs.shape, kernel.shape, pads)
+    by_one = all(_all_ones(values) for values in (strides, *dilations))
+    block = _block(inputs, kernel, pads) if by_one else None
     if block is None:
-        return wide(inputs, kernel)
+        return dense_conv(
+            inputs, kernel, strides=strides, padding=pads, lhs_dilation=dilations[0], rhs_dilation=dilations[1]
+        )
     return lax.platform_dependent(
         inputs, kernel, cpu=partial(conv_by_blocks, padding=pads, block=block), default=reference
     )
@@ -107,17 +108,30 @@ def conv_max_pool(
         y = conv_general_dilated(inputs, kernel, (1, 1), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))
         return max_pool(y, pool)
 
-    block = choose_block(inputs.shape, kernel.shape, pads, pool) if _is_plain(inputs, kernel) else None
+    block = _block(inputs, kernel, pads, pool) if _is_plain(inputs, kernel) else None
     if block is None:
         return reference(inputs, kernel)
     by_blocks = partial(conv_by_blocks, padding=pads, block=block, pool=pool)
     return lax.platform_dependent(inputs, kernel, cpu=by_blocks, default=reference)
 
 
+def _block(
+    inputs: jax.Array, kernel: jax.Array, pads: Sequence[tuple[int, int]], pool: tuple[int, int] = (1, 1)
+) -> tuple[int, int] | None:
+    """The block to convolve by on CPU, if that pays; with the batch last, the shares of several devices would move."""
+    return None if several_devices() else choose_block(inputs.shape, kernel.shape, pads, pool)
+
+
 def _is_plain(inputs: jax.Array, kernel: jax.Array) -> bool:
     """Whether they are images and filters of one type, and no size is symbolic."""
     sizes = (*inputs.shape, *kernel.shape)
     return inputs.ndim == 4 and inputs.dtype == kernel.dtype and all(isinstance(size, int) for size in sizes)
+
+
+def _are_defaults(options: dict[str, Any]) -> bool:
+    """Whether further options of `lax.conv_general_dilated` ask for nothing."""
+    asked = {name: value for name, value in options.items() if value is not None}
+    return asked.pop("batch_group_count", 1) == 1 and set(asked.values()) <= {lax.Precision.DEFAULT}
 
 
 def _pads(
