@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from .step import Metrics, TrainStep
 
 Order = jax.Array | None
 _TRIALS = 3
+_FEWEST_STEPS = 32  # of a call, which then takes the device longer than the host
 _FORM_OF_FAST_KERNELS = (
     "[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]",
     "reverse = [false, false]",
@@ -30,9 +31,11 @@ _FORM_OF_FAST_KERNELS = (
 class Epoch:
     """Runs the steps of an epoch over images that lie on the device.
 
-    One dispatch runs any number of steps, by a loop inside the program; on CPU that also spares the pages of its
-    working memory, which XLA asks for anew in every call. Only where XLA's compiler for CPU would make the convolutions
-    of a loop slow (`fast_in_loops`), a dispatch runs one step.
+    A call runs many steps, by a loop inside the program. On CPU that also spares the pages of its working memory, which
+    XLA asks for anew in every call, and a call runs any number of steps; only where XLA's compiler for CPU would make
+    the convolutions of a loop slow (`fast_in_loops`), it runs one. Elsewhere it runs a fixed number of them: XLA's
+    program for a GPU waits for the device before each turn of a loop whose number of turns it does not know, to hear
+    whether to go on (openxla/xla, `gpu/runtime/while_thunk.cc`).
     The last, shorter batch is a program of its own shape, so that no padding enters batch statistics.
 
     Several seeds train at once when `state`, `totals` and `order` are stacked, with the seed as first axis of each of
@@ -42,20 +45,25 @@ class Epoch:
         step: a training step made with `jit=False`.
         batch_size: images per step.
         keep_last: train on the short last batch.
+        steps_a_call: how many steps on whole batches a call runs, a divisor of those of an epoch; 0 for any number. By
+            default 0 on CPU and, elsewhere, the smallest divisor from 32 on.
     """
 
-    def __init__(self, step: TrainStep, batch_size: int, *, keep_last: bool = True):
+    def __init__(
+        self, step: TrainStep, batch_size: int, *, keep_last: bool = True, steps_a_call: int | None = None
+    ) -> None:
         self._step = step
         self.batch_size = batch_size
         self.keep_last = keep_last
-        self._compiled: dict[tuple[tuple[int, ...], int], Callable[..., tuple[TrainState, Metrics]]] = {}
+        self._wanted = steps_a_call
+        self._compiled: dict[tuple[tuple[int, ...], int], _Program] = {}
+        self._singles: dict[tuple[int, ...], _Program] = {}
         self._steps = 0
-        self._looped = True
 
     @property
     def programs(self) -> list[Callable[..., tuple[TrainState, Metrics]]]:
         """What has been compiled: a program for each number of seeds and size of a batch."""
-        return list(self._compiled.values())
+        return [program.call for program in self._compiled.values()]
 
     def compile(self, state: TrainState, data: Split, order: Order) -> float:
         """Compile the programs for this data; return the seconds it took (0 when done before)."""
@@ -66,21 +74,24 @@ class Epoch:
         seeds = state.step.shape
         todo = [size for size in sizes if (seeds, size) not in self._compiled]
         for size in todo:
-            self._compiled[seeds, size] = self._compile_one(state, data, order, size)
+            steps = 1 if size == rest else _steps_a_call(full) if self._wanted is None else self._wanted
+            self._compiled[seeds, size] = self._compile_one(state, data, order, size, steps)
         return time.perf_counter() - start if todo else 0.0
 
-    def _compile_one(self, state: TrainState, data: Split, order: Order, size: int):
+    def _compile_one(self, state: TrainState, data: Split, order: Order, size: int, steps: int) -> _Program:
         seeds = state.step.shape
-        arguments = (state, _no_totals(seeds), data.images, data.labels, order, jnp.int32(0), jnp.int32(1))
-        donate: dict[str, Any] = {"donate_argnums": (0, 1), "keep_unused": True}
+        arguments = (state, _no_totals(seeds), data.images, data.labels, order, jnp.int32(0))
+        donated = partial(jax.jit, donate_argnums=(0, 1), keep_unused=True)
         one = partial(_run_one, self._step, size, self._steps)
         if seeds:
-            one = jax.vmap(one, in_axes=(0, 0, None, None, 0, None, None))
-        looped = jax.jit(partial(_run_steps, one, size), **donate).lower(*arguments)
-        if jax.default_backend() == "cpu" and not fast_in_loops(looped.as_text()):
-            self._looped = False
-            return jax.jit(one, **donate).lower(*arguments).compile()
-        return looped.compile()
+            one = jax.vmap(one, in_axes=(0, 0, None, None, 0, None))
+        if steps > 1:
+            return _Program(donated(partial(_run_steps, one, size, count=steps)).lower(*arguments).compile(), steps)
+        if steps == 0:
+            looped = donated(partial(_run_steps, one, size)).lower(*arguments, jnp.int32(1))
+            if jax.default_backend() != "cpu" or fast_in_loops(looped.as_text()):
+                return _Program(looped.compile(), 0)
+        return _Program(donated(one).lower(*arguments).compile(), 1)
 
     def run(
         self, state: TrainState, totals: Metrics, data: Split, order: Order, start: int, stop: int
@@ -96,22 +107,40 @@ class Epoch:
             stop: one past the last.
         """
         seeds, full = state.step.shape, len(data) // self.batch_size
-        middle = min(stop, full)
+        middle, calls = min(stop, full), []
         if start < middle:
-            run = self._compiled[seeds, self.batch_size]
-            for first, count in [(start, middle - start)] if self._looped else [(i, 1) for i in range(start, middle)]:
-                offset, count = np.int32(first * self.batch_size), np.int32(count)
-                state, totals = run(state, totals, data.images, data.labels, order, offset, count)
+            program = self._compiled[seeds, self.batch_size]
+            steps = program.steps or middle - start
+            whole = range(start, middle - steps + 1, steps)
+            calls = [(program, first, steps) for first in whole]
+            if left := range(start + len(whole) * steps, middle):  # as after a run on CPU that stopped anywhere
+                if seeds not in self._singles:
+                    self._singles[seeds] = self._compile_one(state, data, order, self.batch_size, 1)
+                calls += [(self._singles[seeds], first, 1) for first in left]
         if start <= full < stop:
-            run, offset = self._compiled[seeds, len(data) % self.batch_size], np.int32(full * self.batch_size)
-            state, totals = run(state, totals, data.images, data.labels, order, offset, np.int32(1))
+            calls.append((self._compiled[seeds, len(data) % self.batch_size], full, 1))
+        for program, first, steps in calls:
+            count = () if program.steps else (np.int32(steps),)
+            offset = np.int32(first * self.batch_size)
+            state, totals = program.call(state, totals, data.images, data.labels, order, offset, *count)
         return state, totals
+
+    def stop_after(self, start: int, count: int) -> int:
+        """Return where to stop after some `count` steps from `start` on: after whole calls, or at the end of the epoch.
+
+        Args:
+            start: first step, counted in the epoch.
+            count: how many are wanted; where fewer than a quarter of that would be left over, these are not left.
+        """
+        unit = max((program.steps for program in self._compiled.values()), default=1) or 1
+        stop = -(-(start + count) // unit) * unit
+        return self._steps if self._steps - stop < count // 4 else stop
 
     def seconds_per_step(self, state: TrainState, data: Split, order: Order, steps: int) -> float | None:
         """Compile, and measure up to so many steps in a row; donates `state`. None where memory would not suffice."""
         self.compile(state, data, order)
-        seeds, steps = state.step.shape, min(steps, self._steps)
-        if not all(fits(program) for (shape, _), program in self._compiled.items() if shape == seeds):
+        seeds, steps = state.step.shape, self.stop_after(0, steps)
+        if not all(fits(program.call) for (shape, _), program in self._compiled.items() if shape == seeds):
             return None
         seconds = []
         for _ in range(1 + _TRIALS):
@@ -135,6 +164,26 @@ def fast_in_loops(program: str) -> bool:
     return all(all(part in line for part in _FORM_OF_FAST_KERNELS) for line in convolutions)
 
 
+class _Program(NamedTuple):
+    """Steps on batches of one size, compiled.
+
+    Attributes:
+        call: takes state, totals, images, labels, order, and the image from which on it trains; where `steps` is 0, how
+            many steps besides.
+        steps: that a call runs.
+    """
+
+    call: Callable[..., tuple[TrainState, Metrics]]
+    steps: int
+
+
+def _steps_a_call(full: int) -> int:
+    """How many of the steps of an epoch a call should run on this platform (`Epoch`)."""
+    if jax.default_backend() == "cpu":
+        return 0
+    return next(count for count in range(min(_FEWEST_STEPS, full), full + 1) if full % count == 0)
+
+
 def _run_steps(
     one: Callable[..., tuple[TrainState, Metrics]],
     size: int,
@@ -144,19 +193,28 @@ def _run_steps(
     labels: jax.Array,
     order: Order,
     offset: jax.Array,
-    count: jax.Array,
+    count: jax.Array | int,
 ) -> tuple[TrainState, Metrics]:
     """Run `count` steps from image `offset` on, inside one program."""
 
     def body(i: jax.Array, carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
-        return one(*carry, images, labels, order, offset + i * size, count)
+        return one(*carry, images, labels, order, offset + i * size)
 
     return jax.lax.fori_loop(0, count, body, (state, totals))
 
 
-def _run_one(step, size, steps, state, totals, images, labels, order, offset, count):  # noqa: ANN001 (as above)
+def _run_one(
+    step: TrainStep,
+    size: int,
+    steps: int,
+    state: TrainState,
+    totals: Metrics,
+    images: jax.Array,
+    labels: jax.Array,
+    order: Order,
+    offset: jax.Array,
+) -> tuple[TrainState, Metrics]:
     """Run the one step of `size` images from image `offset` on; `steps` make an epoch."""
-    del count
     if order is None:
         index = offset + jnp.arange(size, dtype=jnp.int32)
         image, label = (jax.lax.dynamic_slice_in_dim(x, offset, size) for x in (images, labels))

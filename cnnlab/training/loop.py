@@ -245,9 +245,7 @@ class Trainer:
         while position.step < self._steps and not stop.requested:
             start = time.perf_counter()
             count = max(round(lanes.steps_per_second * _SECONDS_BETWEEN_REPORTS), 1)  # the first alone
-            upto = min(position.step + count, self._steps)
-            if self._steps - upto < count // 4:
-                upto = self._steps
+            upto = self._epoch.stop_after(position.step, count)
             lanes.state, totals = self._epoch.run(lanes.state, totals, self._train, order, position.step, upto)
             sums = [np.atleast_1d(value) for value in jax.device_get(totals)]
             seconds = time.perf_counter() - start

@@ -15,25 +15,14 @@ from cnnlab.layers import Conv
 from cnnlab.layers.dense_convolution import dense_conv
 from cnnlab.models import create_model
 from cnnlab.training import Metrics, TrainState, make_train_step
-from cnnlab.training.epoch import Epoch, epoch_order, fast_in_loops, put_on_device, steps_per_epoch
+from cnnlab.training.epoch import Epoch, _steps_a_call, epoch_order, fast_in_loops, put_on_device, steps_per_epoch
+from tests.training.convolutional import Convolutional
 
 BATCH = 8
 IMAGES = 2 * BATCH + 3
 TX = optax.sgd(0.1, momentum=0.9)
 AUGMENT = build_augmentation(noise=0.1)
 STEP = make_train_step(TX, augment=AUGMENT)
-
-
-class Convolutional(nnx.Module):
-    """A convolution of 20 channels, by default XLA's own, for which an epoch on CPU is one dispatch per step."""
-
-    def __init__(self, rngs: nnx.Rngs, conv=nnx.Conv):
-        self.conv = conv(1, 20, (3, 3), rngs=rngs)  # so many that cnnlab makes no matrix product of it
-        self.norm = nnx.BatchNorm(20, rngs=rngs)
-        self.head = nnx.Linear(20, 3, rngs=rngs)
-
-    def __call__(self, images):
-        return self.head(nnx.relu(self.norm(self.conv(images))).mean(axis=(1, 2)))
 
 
 @pytest.fixture(scope="module")
@@ -104,9 +93,54 @@ def test_a_network_of_either_kind_of_convolution_gives_the_same_numbers_step_by_
     order = epoch_order("shuffled", 3, 1, IMAGES)
     epoch = compiled(model, data, order)
     assert "convolution" in epoch.programs[0].as_text()
-    assert epoch._looped == (conv is Conv or jax.default_backend() != "cpu")
+    on_cpu = {nnx.Conv: 1, Conv: 0}  # steps of a call: one where loops are slow, else any number
+    assert jax.default_backend() != "cpu" or epoch._compiled[(), BATCH].steps == on_cpu[conv]
     got = epoch.run(TrainState.create(model, TX), Metrics.zero(), data, order, 0, 3)
     assert_close(got, one_by_one(TrainState.create(model, TX), data, batches(order)))
+
+
+KNOWN_TURNS = '"known_trip_count":{"n":"%d"}'
+
+
+@pytest.fixture(scope="module")
+def threes(split, network):
+    """Six whole batches and a rest, and their epoch of three steps a call."""
+    data = put_on_device(split(6 * BATCH + 3))
+    return data, compiled(network(), data, jnp.arange(len(data)), steps_a_call=3)
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 7), (1, 7), (2, 5), (3, 4), (6, 7)])
+def test_calls_of_a_fixed_number_of_steps_train_as_the_steps_one_by_one(threes, network, start, stop):
+    """Also from where a run stopped that counted otherwise."""
+    data, epoch = threes
+    order = epoch_order("shuffled", 3, 1, len(data))
+    assert KNOWN_TURNS % 3 in epoch.programs[0].as_text()
+    got = epoch.run(TrainState.create(network(), TX), Metrics.zero(), data, order, start, stop)
+    assert_close(got, one_by_one(TrainState.create(network(), TX), data, batches(order)[start:stop]))
+    assert int(got[0].step) == stop - start
+
+
+def test_a_loop_over_any_number_of_steps_is_none_whose_turns_the_compiler_knows(epoch):
+    assert epoch._compiled[(), BATCH].steps == (0 if jax.default_backend() == "cpu" else 2)
+    if jax.default_backend() == "cpu":
+        assert KNOWN_TURNS % 2 not in epoch.programs[0].as_text()
+
+
+@pytest.mark.parametrize(
+    ("platform", "full", "steps"),
+    [("cpu", 390, 0), ("gpu", 390, 39), ("gpu", 1562, 71), ("gpu", 97, 97), ("gpu", 12, 12), ("tpu", 64, 32)],
+)
+def test_how_many_steps_a_call_runs_depends_on_the_platform(platform, full, steps, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    assert _steps_a_call(full) == steps
+
+
+@pytest.mark.parametrize(
+    ("start", "count", "stop"),
+    [(0, 1, 3), (0, 3, 3), (3, 1, 6), (0, 4, 6), (1, 1, 3), (0, 100, 7), (6, 1, 7), (0, 5, 6), (3, 4, 7)],
+)
+def test_a_run_stops_after_whole_calls_or_at_the_end(threes, start, count, stop):
+    assert threes[1].stop_after(start, count) == stop
 
 
 IMAGE, KERNEL = (2, 8, 8, 4), (3, 3, 4, 6)
