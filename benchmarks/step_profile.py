@@ -3,10 +3,10 @@
     python benchmarks/step_profile.py                 # five networks, about 12 minutes
     python benchmarks/step_profile.py --only lenet
 
-The networks are those of `training_steps.py` and LeNet. cnnlab runs the program of
-an epoch under JAX's profiler; PyTorch runs eager steps in channels-last memory under its own, since a compiled graph
-has no such operations any more. All take turns, on one thread each, since with more of them XLA starts operations at
-once. benchmarks/README.md tells how time is shared out.
+The networks are those of `training_steps.py` and LeNet. cnnlab runs the program of an epoch under JAX's profiler;
+PyTorch runs eager steps in channels-last memory under its own, since a compiled graph has no such operations any more.
+All take turns, on one thread each, since with more of them XLA starts operations at once. benchmarks/README.md tells
+how time is shared out.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from flax import nnx
 
@@ -49,7 +49,13 @@ class Runs(Sequence[Run]):
     runs: tuple[Run, ...]
     folder: Path | None
 
-    def __getitem__(self, index):  # noqa: ANN001, ANN204 (as a tuple)
+    @overload
+    def __getitem__(self, index: int) -> Run: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Run, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Run | tuple[Run, ...]:
         return self.runs[index]
 
     def __len__(self) -> int:

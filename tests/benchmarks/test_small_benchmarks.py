@@ -5,7 +5,7 @@ import json
 import pytest
 
 
-def test_every_kind_of_state_is_timed_and_the_module_costs_most(room, tmp_path, capsys):
+def test_every_kind_of_state_is_timed(room, tmp_path, capsys):
     dispatch, out, page = room("dispatch"), tmp_path / "o.json", tmp_path / "page.md"
     page.write_text("<!-- dispatch: begin -->\n<!-- dispatch: end -->\n")
     dispatch.main(["--model", "lenet", "--rounds", "2", "--out", str(out), "--page", str(page)])

@@ -139,6 +139,32 @@ def test_the_key_alone_decides(batch, key) -> None:
     assert np.mean(np.asarray(first) == np.asarray(other)) < 0.01
 
 
+PARTS = {
+    # options of the part alone, and whether its images stay between black and white
+    "crop": ({"crop": 2}, True),
+    "reflecting crop": ({"crop": 2, "crop_fill": "reflect"}, True),
+    "random flip": ({"flip": "random"}, True),
+    "cutout": ({"cutout_size": 3, "cutout_fill": (0.5, 0.25)}, True),
+    "colour": ({"pca_colour_scale": 0.1, "principal_colours": COLOURS}, False),
+    "noise": ({"noise": 0.1}, False),
+    "mixup": ({"mixup_alpha": 0.5}, True),
+    "cutmix": ({"cutmix_alpha": 0.5}, True),
+}
+
+
+@pytest.mark.parametrize(("options", "bounded"), PARTS.values(), ids=PARTS)
+def test_of_each_part_the_key_alone_decides_compiled_or_not(batch, key, options, bounded) -> None:
+    augment = build_augmentation(**options)
+    compiled, other = jax.jit(augment), jax.random.fold_in(key, 1)
+    first, again, changed = (compiled(batch, k)["image"] for k in (key, key, other))
+    np.testing.assert_array_equal(first, again)
+    assert (first.shape, first.dtype) == (batch["image"].shape, batch["image"].dtype)
+    assert not np.array_equal(first, batch["image"]) and not np.array_equal(first, changed)
+    np.testing.assert_allclose(augment(batch, key)["image"], first, rtol=0, atol=FLOAT32)
+    if bounded:
+        assert first.min() >= 0 and first.max() <= 1
+
+
 def test_many_seeds_in_one_looping_program_get_what_each_gets_alone(batch, key) -> None:
     seeds, keys = jnp.arange(3, dtype=jnp.uint32), jax.random.split(key, 3)
     start = everything(batch, key)

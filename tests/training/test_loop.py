@@ -164,6 +164,24 @@ def test_nothing_is_compiled_for_the_second_seed(trainer, network):
     assert trainer._epoch._compiled == programs
 
 
+def test_but_for_a_first_step_alone_an_epoch_is_a_call_for_whole_batches_and_one_for_the_rest(
+    trainer, network, monkeypatch
+):
+    monkeypatch.setattr(loop, "_SECONDS_BETWEEN_REPORTS", 1e9)
+    trainer.run(network())  # compiles
+    calls = []
+    for key, program in trainer._epoch._compiled.items():
+        noted = lambda *a, program=program, key=key: calls.append(key[1]) or program.call(*a)  # noqa: E731
+        monkeypatch.setitem(trainer._epoch._compiled, key, program._replace(call=noted))
+    trainer.run(network())
+    assert calls == [8] + [8, 3] * trainer.recipe.epochs
+
+
+def test_the_images_stay_bytes_on_the_device(trainer):
+    assert trainer._train.images.dtype == trainer._monitor.images.dtype == jnp.uint8
+    assert isinstance(trainer._train.images, jax.Array)
+
+
 def test_listeners_hear_all_five_hooks_in_order(trainer, network, outcome):
     heard = outcome.heard
     assert [entry[0] for entry in heard[:3]] == ["start", "compile", "compile"]

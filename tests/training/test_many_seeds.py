@@ -16,9 +16,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from cnnlab.layers import Conv
 from cnnlab.training import Callback, RunFolder, Trainer, TrainingDiverged, loop
 from cnnlab.training.many_seeds import choose_width, fits, lane_of, stack
 from cnnlab.training.progress import console_progress
+from tests.training.convolutional import Convolutional
 
 SEEDS = [3, 0, 7]
 STEPS = 5  # of an epoch
@@ -130,6 +132,15 @@ def test_each_seed_gets_the_numbers_of_a_separate_run(recipe, split, network, ki
             np.testing.assert_allclose(ours["train_loss"], theirs["train_loss"], rtol=1e-4)
     other = trainer.run(network(SEEDS[0]), seed=9)  # negative control: the seed of the noise alone
     assert distance(*map(jax.tree.leaves, (other.last.params, alone.last.params))) > 10 * TOLERANCE
+
+
+def test_each_seed_of_a_network_of_convolutions_gets_the_numbers_of_a_separate_run(recipe, split):
+    network = lambda seed: Convolutional(nnx.Rngs(seed), Conv)  # noqa: E731
+    trainer = make_trainer(recipe, split)
+    for seed, outcome in zip(SEEDS, at_once(trainer, network), strict=True):
+        alone = trainer.run(network(seed), seed=seed)
+        assert_close(outcome.last, alone.last)
+        assert [r["accuracy"] for r in outcome.position.history] == [r["accuracy"] for r in alone.position.history]
 
 
 def test_nothing_is_traced_again_in_later_epochs_nor_for_other_seeds(trainer, network, unbroken):

@@ -79,6 +79,18 @@ def test_weight_decay_reaches_weights_and_spares_biases():
     assert np.abs(got["kernel"] - without["kernel"]).max() > 0.01
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
+def test_weight_decay_spares_the_biases_and_scales_of_norms_too(optimizer):
+    rng = np.random.default_rng(1)
+    shapes = {"conv": {"kernel": (3, 3, 2, 4), "bias": (4,)}, "norm": {"scale": (4,), "bias": (4,)}}
+    params = {layer: {name: jnp.float32(rng.normal(size=s)) for name, s in of.items()} for layer, of in shapes.items()}
+    tx = make_optimizer(Recipe(optimizer=optimizer, schedule="constant", learning_rate=0.1, weight_decay=0.5), 2)
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = jax.jit(tx.update)(zeros, tx.init(params), params)
+    moved = {f"{layer}.{name}" for layer, of in updates.items() for name, u in of.items() if jnp.abs(u).max() > 0}
+    assert moved == {"conv.kernel"}
+
+
 def test_nesterov_looks_one_step_ahead():
     got = optimized(Recipe(schedule="constant", learning_rate=0.1, nesterov=True), [1.0] * 8)
     assert_close(got, by_hand([0.1] * 8, 0.9, nesterov=True))
@@ -93,6 +105,11 @@ def test_the_optimiser_follows_the_cosine_step_by_step():
     recipe = Recipe(schedule="cosine", epochs=4, learning_rate=0.3, warmup_epochs=1)
     rates = [0.0, 0.15] + [0.15 * (1 + math.cos(math.pi * step / 6)) for step in range(6)]
     assert_close(optimized(recipe, [1.0] * 8), by_hand(rates, 0.9))
+
+
+def test_the_optimiser_follows_the_steps_of_a_schedule():
+    recipe = Recipe(schedule="step", epochs=4, learning_rate=0.3, milestones=[1, 3], step_divisor=5)
+    assert_close(optimized(recipe, [1.0] * 8), by_hand([0.3] * 2 + [0.06] * 4 + [0.012] * 2, 0.9))
 
 
 def test_every_named_recipe_has_an_optimiser():

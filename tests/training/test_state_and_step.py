@@ -11,6 +11,7 @@ from flax import nnx
 
 from cnnlab.data import on_images
 from cnnlab.training import Metrics, TrainState, cross_entropy, make_eval_step, make_train_step
+from cnnlab.training.inference import infer
 
 TX = optax.sgd(1.0, momentum=0.9)
 TRACES = []
@@ -206,6 +207,23 @@ def test_structures_are_equal_exactly_when_the_networks_are_built_alike(network)
     assert one == same and hash(one) == hash(same) and one == one
     for other in (structure(width=9), structure(dropout=0.5), "text"):
         assert one != other
+
+
+def test_a_state_is_plain_arrays_and_nothing_else(network):
+    state = TrainState.create(network(), TX)
+    leaves = jax.tree.leaves(state)
+    assert all(isinstance(leaf, jax.Array) for leaf in leaves)
+    nodes = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, (nnx.Module, nnx.State, nnx.Variable)))
+    assert [type(node) for node in nodes] == [type(leaf) for leaf in leaves]  # none of them holds such a node
+
+
+@pytest.mark.parametrize("images", [1, 4, 7, 8])
+def test_logits_of_any_number_of_images_are_those_of_the_network_also_where_a_batch_is_padded(network, split, images):
+    state, pixels = TrainState.create(network(), TX), jnp.asarray(split(images).images)
+    found = infer(state.structure, *state.evaluated, pixels, batch_size=4)
+    expected = state.model(pixels / jnp.float32(255))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert found.shape == (images, 3)
 
 
 def test_creating_a_state_copies_the_arrays_and_leaves_the_network_in_its_mode(network, batch, step):
