@@ -56,7 +56,8 @@ def fit(
         at_once: of several seeds: True trains all in one vectorised program, False one after the other. None: one after
             the other on CPU, where at once gains nothing (docs/performance.md); elsewhere both are tried
             for some steps and the faster is taken, with as many at once as memory allows. A seed's numbers differ by
-            rounding alone: after twenty steps, in the tests, by less than 1e-4 of all parameters as one vector.
+            rounding alone: after twenty steps of small networks, in the tests, by less than 1e-4 of all parameters as
+            one vector.
 
     Returns:
         `Run`, or `Runs` when `seeds` is given.
