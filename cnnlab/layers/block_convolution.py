@@ -24,8 +24,10 @@ Pads = Sequence[tuple[int, int]]
 _MOST_PRODUCTS_PER_OUTPUT = 160
 # With more, bringing the product's rows into the order of channels costs more than it gains.
 MOST_OUT_CHANNELS = 16
-# Chosen when each block was a slice of its own in the program, which took long to compile; not measured anew since.
-_MOST_BLOCKS = 64
+# With more blocks XLA's own convolution wins, but where it is slow: with a large kernel of few output channels, as that
+# of LeNet's first layer, even images of 96 pixels are faster by blocks (measured: 28 to 128 pixels, 1 to 16 channels).
+_MOST_BLOCKS, _MOST_BLOCKS_OF_FEW = 64, 800
+_FEW_OUT_CHANNELS, _LARGE_KERNEL = 8, 25  # the latter in pixels
 # The product may have so many times the multiply-adds of the convolution; with more zeros in the band, XLA's wins.
 _MOST_WASTE = 3.0
 # The blocks of so many images fit into the caches; a larger batch goes through in parts (measured: at 128 images, in
@@ -62,10 +64,12 @@ def choose_block(
     def cost(block: tuple[int, int]) -> float:
         return blocks(block) * taps(block) * (max(block[0] * block[1] * co, 16) + _COPY_COST)
 
+    few = co <= _FEW_OUT_CHANNELS and kh * kw >= _LARGE_KERNEL
+    most_blocks = _MOST_BLOCKS_OF_FEW if few else _MOST_BLOCKS
     sides = (1, 2, 3, 4, 6, 7, 8)
     sizes = [(p, q) for p in sides for q in sides if p <= height and q <= width]
     sizes = [(p, q) for p, q in sizes if p % pool[0] == 0 and q % pool[1] == 0]
-    sizes = [size for size in sizes if blocks(size) <= _MOST_BLOCKS and taps(size) <= _MOST_WASTE * kh * kw * ci]
+    sizes = [size for size in sizes if blocks(size) <= most_blocks and taps(size) <= _MOST_WASTE * kh * kw * ci]
     return min(sizes, key=cost, default=None)
 
 

@@ -306,7 +306,9 @@ def test_no_block_is_chosen_where_blocks_do_not_pay(kernel: tuple[int, ...], poo
 @pytest.mark.parametrize(
     ("shape", "kernel", "padding"),
     [
-        ((4, 224, 224, 3), (5, 5, 3, 8), 2),  # 784 blocks of the largest size
+        ((4, 128, 128, 3), (5, 5, 3, 8), 2),  # 1,024 blocks of the largest size that is not mostly zeros
+        ((4, 40, 40, 6), (5, 5, 6, 16), 2),  # for so many output channels 64 blocks are the most
+        ((4, 40, 40, 3), (3, 3, 3, 6), 1),  # and for so small a kernel
         ((4, 64, 64, 3), (3, 3, 3, 64), 1),  # more output channels than pay
         ((4, 32, 32, 16), (3, 3, 16, 16), 1),  # 64 blocks are four times the work
     ],
@@ -316,6 +318,11 @@ def test_no_block_is_chosen_where_there_would_be_many_or_mostly_zeros(
     shape: tuple[int, ...], kernel: tuple[int, ...], padding: int
 ) -> None:
     assert choose_block(shape, kernel, ((padding, padding), (padding, padding))) is None
+
+
+def test_large_kernels_of_few_filters_go_by_many_blocks() -> None:
+    block = choose_block((4, 96, 96, 3), (5, 5, 3, 6), ((2, 2), (2, 2)))
+    assert block is not None and 64 < -(-96 // block[0]) * -(-96 // block[1]) <= 800
 
 
 def test_without_a_block_the_program_on_cpu_is_the_convolution_of_lax() -> None:
