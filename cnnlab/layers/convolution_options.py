@@ -38,8 +38,8 @@ class ConvolutionOptions(NamedTuple):
 
     @property
     def crops(self) -> bool:
-        """Whether a padding is negative."""
-        return min(min(self.padding)) < 0
+        """Whether one of the four paddings is negative."""
+        return min(map(min, self.padding)) < 0
 
     def in_pairs(self) -> ConvolutionOptions:
         """Options of the convolution that makes pairs of columns (`paired_columns.py`)."""

@@ -50,7 +50,7 @@ def winograd_pays(input_shape: Sequence[int], kernel_shape: Sequence[int], paddi
     if dtype != jnp.float32 or tuple(kernel_shape[:2]) != _KERNEL or min(kernel_shape[2:]) < _FEWEST_CHANNELS:
         return False
     size = _out_size(input_shape, padding)
-    if min(min(padding)) < 0 or _bytes_of_an_image(size, kernel_shape) > _MOST_OF_AN_IMAGE * _BYTES_OF_A_PLACE:
+    if min(map(min, padding)) < 0 or _bytes_of_an_image(size, kernel_shape) > _MOST_OF_AN_IMAGE * _BYTES_OF_A_PLACE:
         return False
     if tuple(input_shape[1:3]) == _SMALL:
         return True

@@ -69,6 +69,19 @@ def test_value_and_gradients_of_any_size_padding_and_batch_are_those_of_lax(seed
         )
 
 
+# In the third and fourth the gradient of the inputs crops; in the first two the convolution itself does.
+@pytest.mark.parametrize(
+    "padding", [((1, -1), (0, 0)), ((2, 1), (3, -1)), ((0, 3), (1, 1)), ((1, 1), (0, 5)), ((3, 0), (1, 1))], ids=str
+)
+def test_what_crops_on_one_side_alone_stays_a_convolution(padding: Any, always: None) -> None:
+    inputs, kernel = normal((2, 6, 5, 3), (3, 3, 3, 3))
+    run = [jax.jit(jax.value_and_grad(objective(partial(f, padding=padding)), (0, 1))) for f in (ours, with_lax)]
+    assert_close(*(f(inputs, kernel) for f in run))
+    crops = min(map(min, padding)) < 0
+    text = lowered("cpu", partial(ours, padding=padding), inputs.shape, kernel.shape)
+    assert len(convolutions(text)) == crops
+
+
 @pytest.mark.parametrize("batch", [2, 4, 5, 7])  # whole, two parts, and a rest
 def test_the_batch_is_taken_in_parts_with_a_rest(batch: int, always: None) -> None:
     inputs, kernel = normal((batch, 4, 4, 3), (3, 3, 3, 3))
