@@ -18,6 +18,7 @@ from .state import TrainState
 from .step import Metrics, TrainStep
 
 Order = jax.Array | None
+_Key = tuple[tuple[int, ...], int, bool]  # of a program: shape of the seeds, size of a batch, whether it runs one step
 _TRIALS = 3
 _FEWEST_STEPS = 32  # of a call, which then takes the device longer than the host
 _FORM_OF_FAST_KERNELS = (
@@ -33,9 +34,9 @@ class Epoch:
 
     A call runs many steps, by a loop inside the program. On CPU that also spares the pages of its working memory, which
     XLA asks for anew in every call, and a call runs any number of steps; only where XLA's compiler for CPU would make
-    the convolutions of a loop slow (`fast_in_loops`), it runs one. Elsewhere it runs a fixed number of them: XLA's
-    program for a GPU waits for the device before each turn of a loop whose number of turns it does not know, to hear
-    whether to go on (openxla/xla, `gpu/runtime/while_thunk.cc`).
+    the convolutions of a loop slow (`fast_in_loops`), it runs one. Elsewhere it runs a fixed number of them, or one of
+    those that are left over: XLA's program for a GPU waits for the device before each turn of a loop whose number of
+    turns it does not know, to hear whether to go on (openxla/xla, `gpu/runtime/while_thunk.cc`).
     The last, shorter batch is a program of its own shape, so that no padding enters batch statistics.
 
     Several seeds train at once when `state`, `totals` and `order` are stacked, with the seed as first axis of each of
@@ -45,52 +46,61 @@ class Epoch:
         step: a training step made with `jit=False`.
         batch_size: images per step.
         keep_last: train on the short last batch.
-        steps_a_call: how many steps on whole batches a call runs, a divisor of those of an epoch; 0 for any number. By
-            default 0 on CPU and, elsewhere, the smallest divisor from 32 on.
     """
 
-    def __init__(
-        self, step: TrainStep, batch_size: int, *, keep_last: bool = True, steps_a_call: int | None = None
-    ) -> None:
+    def __init__(self, step: TrainStep, batch_size: int, *, keep_last: bool = True) -> None:
         self._step = step
         self.batch_size = batch_size
         self.keep_last = keep_last
-        self._wanted = steps_a_call
-        self._compiled: dict[tuple[tuple[int, ...], int], _Program] = {}
-        self._singles: dict[tuple[int, ...], _Program] = {}
+        self._compiled: dict[_Key, _Program] = {}
         self._steps = 0
 
     @property
     def programs(self) -> list[Callable[..., tuple[TrainState, Metrics]]]:
-        """What has been compiled: a program for each number of seeds and size of a batch."""
+        """What has been compiled, for each number of seeds, size of a batch and number of steps."""
         return [program.call for program in self._compiled.values()]
 
-    def compile(self, state: TrainState, data: Split, order: Order) -> float:
-        """Compile the programs for this data; return the seconds it took (0 when done before)."""
-        start = time.perf_counter()
+    def compile(self, state: TrainState, data: Split, order: Order, start: int = 0) -> float:
+        """Compile the programs for this data; return the seconds it took (0 when done before).
+
+        Args:
+            state: to train from.
+            data: to train on.
+            order: of the images.
+            start: step of the epoch at which the first run will begin.
+        """
+        begin, compiled = time.perf_counter(), len(self._compiled)
         full, rest = divmod(len(data), self.batch_size)
         self._steps = steps_per_epoch(len(data), self.batch_size, keep_last=self.keep_last)
-        sizes = [self.batch_size] * (full > 0) + [rest] * (rest > 0 and self.keep_last)
-        seeds = state.step.shape
-        todo = [size for size in sizes if (seeds, size) not in self._compiled]
-        for size in todo:
-            steps = 1 if size == rest else _steps_a_call(full) if self._wanted is None else self._wanted
-            self._compiled[seeds, size] = self._compile_one(state, data, order, size, steps)
-        return time.perf_counter() - start if todo else 0.0
+        if full:
+            steps = self._program(state, data, order, self.batch_size).steps
+            if steps and (full % steps or start % steps):
+                self._program(state, data, order, self.batch_size, single=True)
+        if rest and self.keep_last:
+            self._program(state, data, order, rest, single=True)
+        return time.perf_counter() - begin if len(self._compiled) > compiled else 0.0
 
-    def _compile_one(self, state: TrainState, data: Split, order: Order, size: int, steps: int) -> _Program:
+    def _program(self, state: TrainState, data: Split, order: Order, size: int, *, single: bool = False) -> _Program:
+        """The program for batches of this size, of one step or of as many as a call should run; compiled once."""
+        key = state.step.shape, size, single
+        if key not in self._compiled:
+            steps = 1 if single else _steps_a_call(len(data) // size)
+            self._compiled[key] = self._compile_one(state, data, order, size, steps)
+        return self._compiled[key]
+
+    def _compile_one(self, state: TrainState, data: Split, order: Order, size: int, steps: int | None) -> _Program:
         seeds = state.step.shape
         arguments = (state, _no_totals(seeds), data.images, data.labels, order, jnp.int32(0))
         donated = partial(jax.jit, donate_argnums=(0, 1), keep_unused=True)
         one = partial(_run_one, self._step, size, self._steps)
         if seeds:
             one = jax.vmap(one, in_axes=(0, 0, None, None, 0, None))
-        if steps > 1:
-            return _Program(donated(partial(_run_steps, one, size, count=steps)).lower(*arguments).compile(), steps)
-        if steps == 0:
+        if steps is None:
             looped = donated(partial(_run_steps, one, size)).lower(*arguments, jnp.int32(1))
-            if jax.default_backend() != "cpu" or fast_in_loops(looped.as_text()):
-                return _Program(looped.compile(), 0)
+            if fast_in_loops(looped.as_text()):
+                return _Program(looped.compile(), None)
+        elif steps > 1:
+            return _Program(donated(partial(_run_steps, one, size, count=steps)).lower(*arguments).compile(), steps)
         return _Program(donated(one).lower(*arguments).compile(), 1)
 
     def run(
@@ -106,19 +116,18 @@ class Epoch:
             start: first step, counted in the epoch.
             stop: one past the last.
         """
-        seeds, full = state.step.shape, len(data) // self.batch_size
+        full, rest = divmod(len(data), self.batch_size)
         middle, calls = min(stop, full), []
         if start < middle:
-            program = self._compiled[seeds, self.batch_size]
+            program = self._program(state, data, order, self.batch_size)
             steps = program.steps or middle - start
             whole = range(start, middle - steps + 1, steps)
             calls = [(program, first, steps) for first in whole]
-            if left := range(start + len(whole) * steps, middle):  # as after a run on CPU that stopped anywhere
-                if seeds not in self._singles:
-                    self._singles[seeds] = self._compile_one(state, data, order, self.batch_size, 1)
-                calls += [(self._singles[seeds], first, 1) for first in left]
+            if left := range(start + len(whole) * steps, middle):
+                program = self._program(state, data, order, self.batch_size, single=True)
+                calls += [(program, first, 1) for first in left]
         if start <= full < stop:
-            calls.append((self._compiled[seeds, len(data) % self.batch_size], full, 1))
+            calls.append((self._program(state, data, order, rest, single=True), full, 1))
         for program, first, steps in calls:
             count = () if program.steps else (np.int32(steps),)
             offset = np.int32(first * self.batch_size)
@@ -132,7 +141,7 @@ class Epoch:
             start: first step, counted in the epoch.
             count: how many are wanted; where fewer than a quarter of that would be left over, these are not left.
         """
-        unit = max((program.steps for program in self._compiled.values()), default=1) or 1
+        unit = max((program.steps or 1 for program in self._compiled.values()), default=1)
         stop = -(-(start + count) // unit) * unit
         return self._steps if self._steps - stop < count // 4 else stop
 
@@ -140,7 +149,7 @@ class Epoch:
         """Compile, and measure up to so many steps in a row; donates `state`. None where memory would not suffice."""
         self.compile(state, data, order)
         seeds, steps = state.step.shape, self.stop_after(0, steps)
-        if not all(fits(program.call) for (shape, _), program in self._compiled.items() if shape == seeds):
+        if not all(fits(program.call) for (shape, *_), program in self._compiled.items() if shape == seeds):
             return None
         seconds = []
         for _ in range(1 + _TRIALS):
@@ -168,20 +177,27 @@ class _Program(NamedTuple):
     """Steps on batches of one size, compiled.
 
     Attributes:
-        call: takes state, totals, images, labels, order, and the image from which on it trains; where `steps` is 0, how
-            many steps besides.
-        steps: that a call runs.
+        call: takes state, totals, images, labels, order, and the image from which on it trains; where `steps` is None,
+            how many steps besides.
+        steps: that a call runs; None for any number.
     """
 
     call: Callable[..., tuple[TrainState, Metrics]]
-    steps: int
+    steps: int | None
 
 
-def _steps_a_call(full: int) -> int:
-    """How many of the steps of an epoch a call should run on this platform (`Epoch`)."""
+def _steps_a_call(full: int) -> int | None:
+    """How many of an epoch's steps on whole batches a call should run on this platform (`Epoch`).
+
+    Off the CPU that is at best a divisor, so that no step is left over, and never so many that nobody hears of them for
+    long.
+    """
     if jax.default_backend() == "cpu":
-        return 0
-    return next(count for count in range(min(_FEWEST_STEPS, full), full + 1) if full % count == 0)
+        return None
+    if full < _FEWEST_STEPS:
+        return full
+    divisors = (count for count in range(_FEWEST_STEPS, 4 * _FEWEST_STEPS) if full % count == 0)
+    return next(divisors, None) or min(range(_FEWEST_STEPS, 2 * _FEWEST_STEPS), key=lambda count: full % count)
 
 
 def _run_steps(

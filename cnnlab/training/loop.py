@@ -222,7 +222,8 @@ class Trainer:
         first = lanes.live[0]
         listener.on_compile(None)
         start = time.perf_counter()
-        self._epoch.compile(lanes.state, self._train, self._order(lanes.seeds, first.position.epoch + 1))
+        order = self._order(lanes.seeds, first.position.epoch + 1)
+        self._epoch.compile(lanes.state, self._train, order, first.position.step)
         self._evaluate(lanes.own(first))
         seconds = time.perf_counter() - start
         for run in lanes.live:
@@ -244,7 +245,7 @@ class Trainer:
         totals = lanes.each(lambda run: run.position.totals(), Metrics.zero())
         while position.step < self._steps and not stop.requested:
             start = time.perf_counter()
-            count = max(round(lanes.steps_per_second * _SECONDS_BETWEEN_REPORTS), 1)  # the first alone
+            count = max(round(lanes.steps_per_second * _SECONDS_BETWEEN_REPORTS), 1)  # at first a call alone
             upto = self._epoch.stop_after(position.step, count)
             lanes.state, totals = self._epoch.run(lanes.state, totals, self._train, order, position.step, upto)
             sums = [np.atleast_1d(value) for value in jax.device_get(totals)]
