@@ -24,14 +24,14 @@ Pads = Sequence[tuple[int, int]]
 _MOST_PRODUCTS_PER_OUTPUT = 160
 # With more, bringing the product's rows into the order of channels costs more than it gains.
 MOST_OUT_CHANNELS = 16
-# With more blocks XLA's own convolution wins, but where it is slow: with a large kernel of few output channels, as that
-# of LeNet's first layer, even images of 96 pixels are faster by blocks (measured: 28 to 128 pixels, 1 to 16 channels).
+# With more blocks XLA's own convolution wins, but where it is slow, with a large kernel of few output channels: with a
+# kernel of 5 x 5, as LeNet's first, images of 96 pixels are faster by blocks, and of 128 pixels slower (measured).
 _MOST_BLOCKS, _MOST_BLOCKS_OF_FEW = 64, 800
 _FEW_OUT_CHANNELS, _LARGE_KERNEL = 8, 25  # the latter in pixels
 # The product may have so many times the multiply-adds of the convolution; with more zeros in the band, XLA's wins.
 _MOST_WASTE = 3.0
-# The blocks of so many images fit into the caches; a larger batch goes through in parts (measured: at 128 images, in
-# parts of 32, LeNet's step takes less than half the time), but not in more parts than these.
+# The blocks of so many images of 32 pixels fit into the caches; a larger batch goes through in parts (measured: at 128
+# images, in parts of 32, LeNet's step takes less than half the time), but not in more parts than these.
 _FITTING_IMAGES, _MOST_PARTS = 32, 8
 # Cost of copying one number into a block, in multiply-adds of a matrix product (measured, AVX-512).
 _COPY_COST = 64

@@ -37,7 +37,8 @@ def conv_general_dilated(
     written in the form that XLA's compiler for CPU does fast, inside loops too, and which makes 3x3 convolutions of
     many channels in fewer multiplications (`cnnlab.layers.winograd`). On other platforms the programs are
     those of `jax.lax.conv_general_dilated`. The choice is made when the program is lowered, so one traced function
-    serves all platforms.
+    serves all platforms. In a process with several CPU devices, over which a batch may be spread, dense convolutions
+    stay convolutions.
 
     Args:
         inputs: `[batch, height, width, in_channels]`.
@@ -131,7 +132,7 @@ def _is_plain(inputs: jax.Array, kernel: jax.Array) -> bool:
 def _are_defaults(options: dict[str, Any]) -> bool:
     """Whether further options of `lax.conv_general_dilated` ask for nothing."""
     asked = {name: value for name, value in options.items() if value is not None}
-    return asked.pop("batch_group_count", 1) == 1 and set(asked.values()) <= {lax.Precision.DEFAULT}
+    return asked.pop("batch_group_count", 1) == 1 and not asked
 
 
 def _pads(

@@ -43,7 +43,8 @@ _CHANNELS_OF_YNNPACK = 17
 _FEWEST_IN_CHANNELS = 8  # with fewer, YNNPACK is no faster than Eigen
 # YNNPACK takes a second thread only from so many output channels on (measured); Eigen uses all there are.
 _CHANNELS_OF_TWO_THREADS = 128
-_FEWEST_CHANNELS_TIMES_THREADS = 17  # of the output; with fewer, YNNPACK's one thread is faster (measured with two)
+# Of the output; with fewer, YNNPACK's one thread is faster than all of Eigen's (measured with two, assumed for more).
+_FEWEST_CHANNELS_TIMES_THREADS = 17
 _FOLDED_CHANNELS = range(17, 128)  # of the output, between which XLA's libraries are faster in the folded form
 # A weight gradient goes through parts of the batch whose panel, in either form, leaves room in a core's second cache;
 # found by trying batches of 32 to 1024 images of 2 to 32 pixels and 16 to 512 channels on one kind of processor.

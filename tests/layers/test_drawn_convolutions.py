@@ -115,9 +115,10 @@ def more_channels(random: Random) -> tuple[Any, int, str]:
 
 
 def one_more_row(random: Random) -> tuple[Any, int, str]:
-    drawn = by_steps_of_one(random, *random.choice([(17, 9), (3, 20), (20, 12)]))
-    above, below = drawn[2]["padding"][0]
-    return drawn, 2, f"pad = [[{above}, {below + 1}], ["
+    images, kernel, options = by_steps_of_one(random, *random.choice([(17, 9), (3, 20), (20, 12)]))
+    below = random.randint(1, 2)  # and none above, so that the gradient of the images is padded otherwise
+    kernel, options = (below + 1, *kernel[1:]), {**options, "padding": ((0, below), options["padding"][1])}
+    return (images, kernel, options), 2, f"pad = [[0, {below + 1}], ["
 
 
 def folded(random: Random) -> tuple[Any, int, str]:
