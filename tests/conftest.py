@@ -4,15 +4,26 @@ Settings go through the environment, so that tests that never use JAX do not imp
 inherit them.
 """
 
+import atexit
 import os
-import sys
-from pathlib import Path
+import shutil
+import tempfile
 
 import pytest
 from hypothesis import Phase, settings
 
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ["CNNLAB_COMPILATION_CACHE"] = "0"
+
+# A program that several tests compile alike is compiled once in each of pytest's processes: JAX reads this on import.
+COMPILED = tempfile.mkdtemp(prefix="compiled-")
+atexit.register(shutil.rmtree, COMPILED, ignore_errors=True)
+FOR_JAX = {
+    "JAX_COMPILATION_CACHE_DIR": COMPILED,
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+os.environ |= FOR_JAX
 
 # Shapes are small to begin with, and each costs a compilation: a failure is shown as found, not shrunk.
 settings.register_profile(
@@ -21,19 +32,10 @@ settings.register_profile(
 settings.load_profile("cnnlab")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Programs that several tests compile alike are compiled once, in each of pytest's processes.
-
-    Processes that a test starts do not know of it: two that compile the same would read what the other is writing.
-    """
-    folder = tmp_path_factory.mktemp("compiled")
-    if "jax" in sys.modules:  # collecting the tests has imported it, if any of them computes
-        config = sys.modules["jax"].config
-        config.update("jax_compilation_cache_dir", str(folder))
-        config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
-        config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    return folder
+def pytest_collection_finish() -> None:
+    """Hide the folder from processes that a test starts: two of them would read what the other is writing."""
+    for name in FOR_JAX:
+        os.environ.pop(name, None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
