@@ -19,7 +19,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3 python; do \
 # Two test processes, each with a file at a time so that what a file sets up is set up once. On two cores two of them
 # are about 1.4 times as fast as one, XLA's threads left as they are; each start costs the 2 s in which JAX is imported.
 WORKERS ?= 2
-PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .PHONY: help run test test-slow test-real torch lint format types docs clean
 
@@ -33,7 +33,7 @@ test: $(TEST) ## Run the tests that take seconds
 	@$(PYTEST) $(ARGS)
 
 # pytest's exit code 5 says that no test has this mark, which is no failure here.
-test-slow: $(TEST) ## Run the tests that take longer than about 20 s
+test-slow: $(TEST) ## Run the tests that take longer than about 10 s
 	@$(PYTEST) -m slow $(ARGS) || [ $$? -eq 5 ]
 
 test-real: $(TEST) ## Run every test that needs the real CIFAR-10

@@ -56,6 +56,7 @@ def test_without_cifar10_and_network_one_paragraph_tells_three_ways_to_get_it(ru
     assert list((tmp_path / "work").iterdir()) == [], "no run folder is begun"
 
 
+@pytest.mark.slow
 def test_with_the_fallback_it_trains_on_digits_says_so_and_keeps_to_the_held_out_protocol(run: Run, tmp_path) -> None:
     out = tmp_path / "out"
     protocol = ("--protocol", "held-out", "--seeds", "2", "--seed", "3")

@@ -32,6 +32,7 @@ def test_a_folder_needs_a_network_to_start_from(example, monkeypatch, capsys):
         assert "do give either --from RUN or --weights FILE" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_file_of_weights_becomes_a_network_that_standardises_as_imagenet_did(example, tmp_path):
     """All but the head is what the file has; grey images of ImageNet's mean become zeros inside."""
     trained = cnnlab.create_model("lenet", num_classes=7)

@@ -82,6 +82,7 @@ def test_standardisation_is_part_of_the_network_and_uses_training_images_only(fi
     np.testing.assert_allclose(np.asarray(finished.best.std[...]), [values.std()], rtol=1e-6)
 
 
+@pytest.mark.slow  # tests/training has the same of a small network
 def test_an_interrupted_run_resumes_to_the_same_end_as_an_unbroken_one(tmp_path):
     recipe = SHORT.replace(epochs=3, order="shuffled")
     common = {"model_options": OPTIONS, "progress": False, "seed": 3}

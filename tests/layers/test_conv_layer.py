@@ -84,7 +84,7 @@ def test_the_layer_is_the_layer_of_flax_and_pools_like_it(options: dict) -> None
     assert_equal(*run(inputs, weights))
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(seeds)
 def test_the_pooled_layer_is_convolution_bias_and_maximum_of_lax(seed: int) -> None:
     random = Random(seed)

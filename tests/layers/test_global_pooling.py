@@ -49,7 +49,7 @@ def averages(length: int, count: int) -> np.ndarray:
     return np.stack([((pixels >= start) & (pixels < end)) / (end - start) for start, end in windows])
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(seeds)
 def test_global_and_adaptive_means_and_their_gradients_are_within_rounding(seed: int) -> None:
     """The means of rows are rounded, and then those of columns; sums are made in float32.
@@ -77,7 +77,7 @@ def test_global_and_adaptive_means_and_their_gradients_are_within_rounding(seed:
         assert (np.abs(a - b) <= (roundings * half_unit(dtype) + sums) * size_).all()
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(seeds)
 def test_the_global_maximum_shares_its_gradient_in_every_type(seed: int) -> None:
     shape, dtype = drawn_case(Random(seed))

@@ -180,6 +180,7 @@ def test_every_parameter_gets_a_gradient(options: dict) -> None:
         assert np.any(np.asarray(leaf) != 0), path
 
 
+@pytest.mark.slow
 def test_a_training_step_lowers_the_loss_and_moves_the_running_statistics() -> None:
     tx = optax.sgd(0.05, momentum=0.9)
     state = TrainState.create(tiny(stochastic_depth=0.2, width=8), tx)

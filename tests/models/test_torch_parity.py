@@ -130,6 +130,7 @@ def test_vgg_with_batch_norm_and_a_narrow_classifier_is_that_of_pytorch(tmp_path
     expect_parity(nnx.eval_shape(lambda: small_vgg(rngs=nnx.Rngs(0))), network, tmp_path, 64)
 
 
+@pytest.mark.slow  # that of two towers is fast
 def test_alexnet_of_one_tower_is_that_of_pytorch(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = nnx.eval_shape(lambda: create_model("alexnet_single", dropout=0.0))

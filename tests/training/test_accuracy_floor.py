@@ -39,6 +39,7 @@ def lenet() -> LeNet:
     return LeNet(hidden=(120, 84), in_channels=1, rngs=nnx.Rngs(0))
 
 
+@pytest.mark.slow
 def test_lenet_reaches_93_percent_of_the_test_digits_and_the_figure_is_true(trainer, digits):
     run = trainer.run(lenet(), seed=0)
     assert run.position.plateau.best >= 0.93

@@ -79,6 +79,7 @@ def test_of_several_seeds_each_hears_its_own_places(data, flipping):
         assert off(own, one_by_one(flipping, state, data, [order[1 - lane] for order in orders]))
 
 
+@pytest.mark.slow
 def test_a_network_of_blocks_and_pooling_gives_the_numbers_of_single_steps():
     """LeNet: on CPU its convolutions are products over blocks, and their maxima are taken inside the program's loop."""
     rng = np.random.default_rng(0)

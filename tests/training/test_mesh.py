@@ -63,9 +63,8 @@ print("done")
 """
 
 
-@pytest.mark.parametrize(
-    "name", ["lenet", *(pytest.param(name, marks=pytest.mark.slow) for name in ("small_resnet", "resnet20"))]
-)
+@pytest.mark.slow  # tests/layers has the convolutions over devices in a quarter of the time
+@pytest.mark.parametrize("name", ["lenet", "small_resnet", "resnet20"])
 def test_a_step_over_a_batch_that_is_spread_over_devices_gives_the_numbers_of_one_device(name):
     variables = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", TWO_DEVICES, name, str(TOLERANCE)]
